@@ -1,0 +1,188 @@
+"""Does every block learn? Rules across `decompose`, `learn` and `loss`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lpc.specs.diagnostics import Label
+from lpc.specs.model import Path, Rule, Spec
+from lpc.specs.problems import Problems
+from lpc.specs.term import Term
+
+_PROBLEM_KEYS = ("head", "loss", "optimizer", "schedule", "clip", "memory")
+_PARAMETER_KEYS = ("weight_decay", "lr_factor")
+
+
+def block_names(spec: Spec) -> tuple[str, ...] | None:
+    """Return the names of the blocks; None where only the network tells them."""
+    blocks = spec.decompose.blocks
+    if isinstance(blocks, Term) or any(isinstance(s, Term) for group in blocks.values() for s in group):
+        return None
+    return tuple(blocks)
+
+
+def said(spec: Spec, block: str, key: str) -> tuple[int, Any] | None:
+    """Return the position and value of the last entry that matches the block and says `key`."""
+    for i in range(len(spec.learn) - 1, -1, -1):
+        rule = spec.learn[i]
+        value = getattr(rule, key)
+        if value is not None and any(fnmatchcase(block, pattern) for pattern in rule.blocks or ()):
+            return i, value
+    return None
+
+
+def selectors_once(spec: Spec, problems: Problems) -> None:
+    """0131: no selector stands in two blocks."""
+    blocks = spec.decompose.blocks
+    if isinstance(blocks, Term):
+        return
+    owners: dict[str, str] = {}
+    for name, selectors in blocks.items():
+        for i, selector in enumerate(selectors):
+            path: Path = ("decompose", "blocks", name, i)
+            owner = owners.setdefault(str(selector), name)
+            if owner != name or str(selector) in map(str, selectors[:i]):
+                message = f"`{selector}` is already in block `{owner}`"
+                first = spec.origin("decompose", "blocks", owner)
+                labels = (Label(first, f"block `{owner}`"),) if first else ()
+                problems.add("0131", message, spec.origin(*path), path, labels=labels)
+
+
+def blocks_hold(spec: Spec, problems: Problems) -> None:
+    """0114: there are blocks, and each selects something."""
+    blocks = spec.decompose.blocks
+    path: Path = ("decompose", "blocks")
+    if isinstance(blocks, Term):
+        count = blocks.args[0] if blocks.args else blocks.kwargs.get("count", 1)
+        if blocks.name == "balanced" and isinstance(count, int) and count < 1:
+            problems.add("0114", "`balanced` needs a count from 1", spec.origin(*path), path)
+        return
+    if not blocks:
+        problems.add("0114", "`blocks` names no block", spec.origin(*path), path, help="add `b1: LAYER`")
+    for name, selectors in blocks.items():
+        if not selectors:
+            message = f"block `{name}` selects nothing"
+            problems.add(
+                "0114", message, spec.key_origin(*path, name), (*path, name), help="add module paths"
+            )
+        if not name or "->" in name or any(c.isspace() for c in name):
+            message = f"`{name}` cannot name a block"
+            problems.add("0114", message, spec.key_origin(*path, name), (*path, name), help="use a word")
+
+
+def link_ends(spec: Spec, problems: Problems) -> None:
+    """0137: links stand under `*` or `a->b`, with blocks that exist."""
+    names = block_names(spec)
+    for key in spec.decompose.links:
+        path: Path = ("decompose", "links", key)
+        if key == "*":
+            continue
+        ends = [end.strip() for end in key.split("->")]
+        if len(ends) != 2 or not all(ends):
+            problems.add("0137", f"`{key}` is no boundary", spec.key_origin(*path), path)
+            continue
+        for end in ends:
+            if names is not None and not any(fnmatchcase(name, end) for name in names):
+                message = f"the link `{key}` names `{end}`, which is no block"
+                otherwise = f"the blocks are {', '.join(names)}"
+                problems.misspelt("0137", message, spec.key_origin(*path), path, end, names, otherwise)
+
+
+def entries(spec: Spec, problems: Problems) -> None:
+    """0143: a `learn` entry sets local problems by `blocks`, or parameter rules by `params`."""
+    for i, rule in enumerate(spec.learn):
+        path: Path = ("learn", i)
+        if rule.blocks is None and rule.params is None:
+            problems.add(
+                "0143", "a `learn` entry has neither `blocks` nor `params`", spec.origin(*path), path
+            )
+            continue
+        wrong = _PROBLEM_KEYS if rule.params is not None else _PARAMETER_KEYS
+        wanted = "blocks" if rule.params is not None else "params"
+        for key in wrong:
+            if getattr(rule, key) is not None:
+                message = f"`{key}` belongs to an entry with `{wanted}`" + (" alone" if rule.params else "")
+                problems.add("0143", message, spec.key_origin(*path, key), (*path, key))
+
+
+def entries_match(spec: Spec, problems: Problems) -> None:
+    """0132: every pattern of a `learn` entry matches a block."""
+    names = block_names(spec)
+    if names is None:
+        return
+    for i, rule in enumerate(spec.learn):
+        for j, pattern in enumerate(rule.blocks or ()):
+            if any(fnmatchcase(name, pattern) for name in names):
+                continue
+            path: Path = ("learn", i, "blocks", j)
+            message, otherwise = f"`{pattern}` matches no block", f"the blocks are {', '.join(names)}"
+            problems.misspelt("0132", message, spec.origin(*path), path, pattern, names, otherwise)
+
+
+def optimizers(spec: Spec, problems: Problems) -> None:
+    """0133: every block has an optimizer."""
+    names = block_names(spec)
+    if names is None or not any(rule.optimizer for rule in spec.learn):
+        if not any(rule.optimizer for rule in spec.learn):
+            message = "no `learn` entry has an optimizer"
+            problems.add("0133", message, spec.key_origin("learn"), ("learn",))
+        return
+    for name in names:
+        if said(spec, name, "optimizer") is None:
+            path: Path = ("decompose", "blocks", name)
+            problems.add("0133", f"block `{name}` has no optimizer", spec.key_origin(*path), path)
+
+
+def output_loss(spec: Spec, problems: Problems) -> None:
+    """0134: some loss exists."""
+    if not spec.loss and not any(rule.loss for rule in spec.learn):
+        problems.add("0134", "the spec has no loss at all", spec.origin(), ())
+
+
+def signals(spec: Spec, problems: Problems) -> None:
+    """0135: behind stop links, every block but the output's has a local loss."""
+    links = spec.decompose.links.values()
+    if any(link.name != "stop" for link in links) or "*" not in spec.decompose.links:
+        return
+    notes = _default_links(spec)
+    silent = "only stop links leave it, so nothing would train it"
+    names = block_names(spec)
+    if names is None:
+        blocks = spec.decompose.blocks
+        if isinstance(blocks, Term) and blocks.name == "balanced" and not any(r.loss for r in spec.learn):
+            path: Path = ("decompose", "blocks")
+            message = "no block but the last has a loss: only stop links leave the others"
+            if blocks.args[:1] != (1,) and blocks.kwargs.get("count") != 1:
+                problems.add("0135", message, spec.origin(*path), path, notes=notes)
+        return
+    # Which block owns the output only the network tells; one block may have no loss of its own.
+    mute = [name for name in names if not (said(spec, name, "loss") or (0, ()))[1]]
+    for name in mute[:-1]:
+        path = ("decompose", "blocks", name)
+        message = f"block `{name}` has no local loss and {silent}"
+        problems.add("0135", message, spec.key_origin(*path), path, notes=notes)
+
+
+def _default_links(spec: Spec) -> tuple[str, ...]:
+    note = "`decompose.links` is not written; by default it is `stop`"
+    return () if spec.is_written("decompose", "links") else (note,)
+
+
+def heads(spec: Spec, problems: Problems) -> None:
+    """0136: a head serves a loss."""
+    names = block_names(spec)
+    for i, rule in enumerate(spec.learn):
+        if rule.head is None or rule.head.name == "identity":
+            continue
+        if _head_is_idle(spec, i, rule, names):
+            path: Path = ("learn", i, "head")
+            problems.add("0136", f"the head `{rule.head}` has no loss", spec.origin(*path), path)
+
+
+def _head_is_idle(spec: Spec, i: int, rule: Rule, names: tuple[str, ...] | None) -> bool:
+    """Tell whether no block that takes its head from entry `i` has a local loss."""
+    if names is None:
+        return not any(other.loss for other in spec.learn)
+    takers = [name for name in names if (said(spec, name, "head") or (-1, None))[0] == i]
+    return bool(takers) and not any((said(spec, name, "loss") or (0, ()))[1] for name in takers)

@@ -1,0 +1,192 @@
+"""How is a DSL text parsed? Indentation to bodies, the grammar in grammar.lark, and messages where that fails."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import TypeAlias
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedInput
+from lark.indenter import DedentError, Indenter
+
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.dsl_errors import HELP, MESSAGES, PARTICULAR, TEACHING, stopped
+from lpc.specs.source import Source, Span
+from lpc.specs.term_text import Locate
+
+MAX_DEPTH = 64
+MAX_BRACKETS = 32
+
+# The parser's innermost states, and the kind of token at which it stopped; None is any.
+Stop: TypeAlias = tuple[tuple[object, ...], str | None]
+
+_OPAQUE = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\'\'|[^\'\n])*\'|#[^\n]*')
+
+
+class Blocks(Indenter):
+    """Turns indentation into the tokens that open and close bodies."""
+
+    NL_type = "_NL"
+    INDENT_type = "_INDENT"
+    DEDENT_type = "_DEDENT"
+    tab_len = 8
+
+    @property
+    def OPEN_PAREN_types(self) -> list[str]:  # noqa: N802 - lark's name
+        """The brackets inside which lines may be broken."""
+        return ["LPAR", "LSQB", "LBRACE"]
+
+    @property
+    def CLOSE_PAREN_types(self) -> list[str]:  # noqa: N802 - lark's name
+        """The brackets that end that."""
+        return ["RPAR", "RSQB", "RBRACE"]
+
+
+def parse_dsl(source: Source, locate: Locate) -> Tree[Token]:
+    """Return the parse tree of a DSL text; its offsets count one line break before the text.
+
+    Raises:
+        LpcError: 0108 for each statement that cannot be read, 0103 nested too deep.
+    """
+    _bounded(source.text, locate)
+    try:
+        return _parsed(source.text)
+    except (UnexpectedInput, DedentError) as error:
+        raise LpcError(_problems(source.text, error, locate)) from None
+
+
+@cache
+def grammar() -> Lark:
+    """Return the parser of the DSL. Texts begin with a line break, so that a first indentation is seen."""
+    text = files("lpc.specs").joinpath("grammar.lark").read_text("utf-8")
+    return Lark(text, parser="lalr", postlex=Blocks(), propagate_positions=True, maybe_placeholders=True)
+
+
+def _parsed(text: str) -> Tree[Token]:
+    return grammar().parse(f"\n{text}\n")
+
+
+def locator(source: Source) -> Locate:
+    """Return a function from offsets in the text to spans."""
+    starts = [0, *(match.end() for match in re.finditer("\n", source.text))]
+    size = len(source.text)
+
+    def place(offset: int) -> tuple[int, int]:
+        offset = min(max(offset, 0), size)
+        line = bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
+
+    return lambda start, end: Span(source, *place(start), *place(end))
+
+
+def _bounded(text: str, locate: Locate) -> None:
+    """Refuse a text whose brackets or bodies nest so deep that reading would not end well."""
+    depth, bodies = 0, [0]
+    for start, line in _lines(_OPAQUE.sub(lambda match: " " * len(match[0]), text)):
+        if not depth and line.strip():
+            width = _width(line)
+            bodies = [*(body for body in bodies if body < width), width]
+        for character in line:
+            depth = max(0, depth + (character in "([{") - (character in ")]}"))
+            if depth > MAX_BRACKETS or len(bodies) > MAX_DEPTH:
+                limit = MAX_BRACKETS if depth > MAX_BRACKETS else MAX_DEPTH
+                message = f"nested deeper than {limit} levels"
+                raise LpcError(Diagnostic("0103", message, locate(start, start + len(line.rstrip()))))
+
+
+def _width(line: str) -> int:
+    """Return how far a line is indented, as the parser counts."""
+    lead = line[: len(line) - len(line.lstrip())]
+    return len(lead) + lead.count("\t") * (Blocks.tab_len - 1)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    start = 0
+    for line in text.splitlines(keepends=True):
+        yield start, line
+        start += len(line)
+
+
+def _problems(text: str, error: Exception, locate: Locate) -> Iterable[Diagnostic]:
+    """Return a diagnostic for each statement that cannot be read by itself, or else that of the whole."""
+    found = []
+    for start, statement in _statements(text):
+        try:
+            _parsed(statement)
+        except (UnexpectedInput, DedentError) as part:
+            found.append(_problem(statement, part, _moved(locate, start)))
+    return found or [_problem(text, error, locate)]
+
+
+def _moved(locate: Locate, by: int) -> Locate:
+    return lambda start, end: locate(by + start, by + end)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the statements of a text with their offsets: lines from one at the margin up to the next."""
+    depth, begin = 0, 0
+    for start, line in _lines(_OPAQUE.sub(lambda match: "_" * len(match[0]), text)):
+        if start and not depth and line[:1] not in " \t\r\n_#)]}":
+            yield begin, text[begin:start]
+            begin = start
+        depth = max(0, depth + sum(map(line.count, "([{")) - sum(map(line.count, ")]}")))
+    yield begin, text[begin:]
+
+
+def _problem(text: str, error: Exception, locate: Locate) -> Diagnostic:
+    if isinstance(error, DedentError):
+        start = _dedent(text)
+        return Diagnostic("0108", MESSAGES["dedent"], locate(start, start + 1), help=HELP["dedent"])
+    assert isinstance(error, UnexpectedInput)
+    start, end, found = stopped(text, error)
+    kind = "quote" if text[start:end] in ('"', "'") else _lesson(error)
+    message = MESSAGES[kind].format(found=found) if kind else f"unexpected {found}"
+    return Diagnostic("0108", message, locate(start, end), help=HELP[kind] if kind else None)
+
+
+def _lesson(error: UnexpectedInput) -> str | None:
+    """Return the kind of mistake of the example that stops the parser as this text does, or nearly so."""
+    lessons = _lessons()
+    return next((lessons[stop] for stop in _stops(error) if stop in lessons), None)
+
+
+@cache
+def _lessons() -> dict[Stop, str]:
+    """Return the kind of mistake by where and at what the parser stops."""
+    lessons: dict[Stop, str] = {}
+    for kind, examples in TEACHING.items():
+        for example in examples:
+            try:
+                _parsed(example)
+            except UnexpectedInput as error:
+                exact, near, anything = _stops(error)
+                lessons.setdefault(exact, kind)
+                lessons.setdefault(near, kind)
+                if kind not in PARTICULAR:
+                    lessons.setdefault(anything, kind)
+    return lessons
+
+
+def _stops(error: UnexpectedInput) -> tuple[Stop, Stop, Stop]:
+    """Return the parser's last two states and the kind of token found; less exact: one state, any token."""
+    token = getattr(error, "token", None)
+    found = token.type if isinstance(token, Token) else "a character"
+    stack = tuple(getattr(error.state, "state_stack", (error.state,)))
+    return (stack[-2:], found), (stack[-1:], found), (stack[-2:], None)
+
+
+def _dedent(text: str) -> int:
+    """Return the offset of the first line whose indentation fits no line before it."""
+    bodies = [0]
+    for start, line in _lines(_OPAQUE.sub(lambda match: " " * len(match[0]), text)):
+        if not line.strip():
+            continue
+        width = _width(line)
+        if width < bodies[-1] and width not in bodies:
+            return start + len(line) - len(line.lstrip())
+        bodies = [*(body for body in bodies if body < width), width]
+    return 0

@@ -1,0 +1,60 @@
+"""Which keys and names does the language have that this version lacks? They get an error of their own."""
+
+from __future__ import annotations
+
+from lpc.specs.tree import Path
+
+# By the path of the mapping, list positions written as "*".
+_KEYS: dict[tuple[str, ...], frozenset[str]] = {
+    (): frozenset({"adapters", "readouts"}),
+    ("data",): frozenset({"views", "contrast"}),
+    ("decompose",): frozenset({"units"}),
+    ("learn", "*"): frozenset(
+        {
+            "aggregate",
+            "correct",
+            "estimator",
+            "outer",
+            "prox",
+            "readout",
+            "reduction",
+            "solver",
+            "state",
+            "steps",
+        }
+    ),
+    ("learn", "*", "schedule"): frozenset({"inner"}),
+    ("run",): frozenset({"phases", "workers", "microbatches"}),
+}
+
+_NAMES: dict[str, frozenset[str]] = {
+    "block rule": frozenset({"unroll"}),
+    "data source": frozenset({"csv", "curves", "module"}),
+    "head": frozenset({"aug", "decoder", "token"}),
+    "link": frozenset({"variable", "target", "feedback"}),
+    "loss": frozenset({"consistency", "ff_bce", "matching", "peer", "squared"}),
+    "optimizer": frozenset({"module"}),
+    "network": frozenset({"autoencoder", "elman", "localmixer", "vgg"}),
+    "transform": frozenset({"label_overlay"}),
+}
+
+_ARGUMENTS: dict[tuple[str, str], frozenset[str]] = {
+    ("link", "gradient"): frozenset({"reach", "only"}),
+    ("optimizer", "rmsprop"): frozenset({"flavor"}),
+}
+
+
+def key_comes_later(path: Path) -> bool:
+    """Tell whether the key at the end of `path` belongs to the language but not to this version."""
+    parent = tuple("*" if isinstance(key, int) else key for key in path[:-1])
+    return path[-1] in _KEYS.get(parent, ())
+
+
+def name_comes_later(vocabulary: str, name: str) -> bool:
+    """Tell whether a name of a vocabulary belongs to the language but not to this version."""
+    return name in _NAMES.get(vocabulary, ())
+
+
+def argument_comes_later(vocabulary: str, name: str, argument: str) -> bool:
+    """Tell whether an argument of a term belongs to the language but not to this version."""
+    return argument in _ARGUMENTS.get((vocabulary, name), ())

@@ -1,0 +1,171 @@
+"""What can a spec say? The pydantic models that are the single definition of the language."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, Strict
+
+from lpc.specs.source import Span
+from lpc.specs.term import Term
+
+Path = tuple[str | int, ...]
+
+# Strict, so that `true` and `"5"` are no numbers.
+Int = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+
+class Model(BaseModel):
+    """Base of all parts of a spec: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Tensor(Model):
+    """A per-sample tensor: its shape without the batch axis (a name is a symbolic length) and its dtype."""
+
+    shape: tuple[Int | str, ...]
+    dtype: str = "float32"
+
+
+class Layer(Model):
+    """One entry of `network.layers`: an operator, or a structure around inner layers.
+
+    `residual` and `repeat(n)` have a `body`; `branch(merge=concat|add, dim=1)` has named `branches`.
+    Any operator takes `from=NAME` or `from=[A, B]` to read named layers instead of the previous one.
+    """
+
+    name: str | None = None
+    op: Term
+    body: tuple[Layer, ...] = ()
+    branches: dict[str, tuple[Layer, ...]] = {}
+
+
+class Network(Model):
+    """The network: exactly one of `layers`, `module` and `zoo`."""
+
+    inputs: dict[str, Tensor] = {}
+    layers: tuple[Layer, ...] | None = None
+    module: str | None = None
+    config: dict[str, Any] = {}
+    zoo: str | None = None
+    args: dict[str, Any] = {}
+    output: str | Int | None = None
+    weights: str = "random"
+    init: dict[str, Term] = {}
+
+
+class Data(Model):
+    """Where batches come from. `columns` maps batch fields to column or array names of the source."""
+
+    source: Term = Term("digits")
+    root: str | None = None
+    batch: Int = Field(default=128, gt=0)
+    transforms: tuple[Term, ...] = ()
+    columns: dict[str, str] = {}
+    test: str | Number | None = None
+    validation: str | Number | None = None
+
+
+class Decompose(Model):
+    """How learning is decomposed: blocks in depth, and the link on each boundary.
+
+    `blocks` maps a block's name to selectors over module paths, or is one term
+    (`per_layer`, `each(pattern)`, `balanced(count, by)`). `links` maps `a->b` or `*` to a link term.
+    """
+
+    blocks: Term | dict[str, tuple[str | Term, ...]]
+    at: Literal["activation", "preactivation"] = "activation"
+    links: dict[str, Term] = {"*": Term("stop")}
+    shared: Literal["forbid", "owner", "sum"] = "forbid"
+
+
+class Schedule(Model):
+    """Learning-rate factor over a run: linear warm-up from 0, then a law that ends with the run."""
+
+    warmup: Int = Field(default=0, ge=0)
+    then: Term = Term("constant")
+    unit: Literal["step", "epoch"] = "step"
+
+
+class Rule(Model):
+    """One entry of `learn`; the last entry that matches wins, key by key. None means: not said here.
+
+    `loss: none` is the empty tuple and `clip: none` is infinity, so that they override earlier entries.
+    """
+
+    blocks: tuple[str, ...] | None = None
+    params: tuple[str, ...] | None = None
+    head: Term | None = None
+    loss: tuple[Term, ...] | None = None
+    optimizer: Term | None = None
+    schedule: Schedule | None = None
+    clip: Annotated[Number, Field(gt=0)] | None = None
+    memory: Literal["immediate", "recompute"] | None = None
+    weight_decay: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
+    lr_factor: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
+class Run(Model):
+    """How the plan is executed."""
+
+    epochs: Annotated[Int, Field(ge=0)] | None = None
+    steps: Annotated[Int, Field(ge=0)] | None = None
+    seed: Int = Field(default=0, ge=0)
+    device: str = "auto"
+    target: Literal["auto", "cpu", "cuda", "portable"] = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["none", "bf16"] = "none"
+    accumulate: Int = Field(default=1, gt=0)
+    memory: Literal["summed"] | None = None
+    clip: Annotated[Number, Field(gt=0)] | None = None
+    log: Term = Term("every", (50,))
+    checkpoint: Term = Term("every", ("epoch",))
+    validate_: Annotated[Term, Field(alias="validate")] = Term("every", ("epoch",))
+    early_stop: Term | None = None
+    metrics: tuple[str, ...] = ("accuracy",)
+    predict: str = "output"
+
+
+class Spec(Model):
+    """A whole spec. `origin(path)` tells where a value was written."""
+
+    lpc: Literal[1] = 1
+    name: str = "unnamed"
+    network: Network
+    data: Data | None = None
+    fields: dict[str, Tensor] = {}
+    decompose: Decompose
+    learn: tuple[Rule, ...]
+    loss: tuple[Term, ...] = ()
+    run: Run = Run()
+
+    _spans: dict[Path, Span] = PrivateAttr(default_factory=dict)
+    _keys: dict[Path, Span] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is said, not where it was written."""
+        if not isinstance(other, Spec):
+            return NotImplemented
+        return dict(self) == dict(other)
+
+    def origin(self, *path: str | int) -> Span | None:
+        """Return the span of the value at `path`, or of the nearest value around it."""
+        for end in range(len(path), -1, -1):
+            span = self._spans.get(path[:end])
+            if span is not None:
+                return span
+        return None
+
+    def is_written(self, *path: str | int) -> bool:
+        """Tell whether the value at `path` was written, or is a default."""
+        return path in self._spans or not self._spans
+
+    def path_of(self, span: Span) -> Path | None:
+        """Return the path of a value that was written at `span`, or None."""
+        return next((path for path, found in (*self._spans.items(), *self._keys.items()) if found == span), None)
+
+    def key_origin(self, *path: str | int) -> Span | None:
+        """Return the span of the key under which the value at `path` stands, or of the value."""
+        return self._keys.get(path) or self.origin(*path)

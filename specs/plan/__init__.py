@@ -1,0 +1,1 @@
+"""The plan: a training program that is pure data."""

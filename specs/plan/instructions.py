@@ -1,0 +1,112 @@
+"""Which instructions does a plan consist of? A short closed set, one line of meaning each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias, get_args
+
+
+@dataclass(frozen=True)
+class Load:
+    """Take the next batch and bind its fields: `x, y = load image, label`."""
+
+    values: tuple[str, ...]
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Random:
+    """Draw noise by a site's law, keyed by (seed, step, site): `r = random fc1.dropout`."""
+
+    value: str
+    site: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """Run a kernel: `h1, g1, l1 = call b1.local(x, y)`. State and seeds are bound by its own ports."""
+
+    values: tuple[str, ...]
+    kernel: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Accumulate:
+    """Add gradients to a running sum, scaled: `accumulate s1 <- g1 * 0.25`; the first addition creates it."""
+
+    target: str
+    value: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """Step a block's optimizer with gradient bundles, summed by parameter name: `update b1 <- g1, g4`."""
+
+    block: str
+    gradients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Scale gradient bundles together to a total norm: `clip g1, g2 to 1.0`."""
+
+    gradients: tuple[str, ...]
+    norm: float
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write a bundle of buffers into the state: `write u1`."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Free:
+    """Drop values: `free h1, g1`."""
+
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Accumulate a metric on the device, weighted by the batch: `record b1.loss l1`."""
+
+    metric: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Return:
+    """Give values to the caller by name: `return output h3`."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Run a body n times: `repeat 4 { ... }`."""
+
+    count: int
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Every:
+    """Run a body at every n-th step: `every 10 { ... }`."""
+
+    period: int
+    body: tuple[Instruction, ...]
+
+
+Instruction: TypeAlias = (
+    Load | Random | Call | Accumulate | Update | Clip | Write | Free | Record | Return | Repeat | Every
+)
+
+# Every kind of instruction by its word in the text and in the JSON.
+KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Instruction)}
+
+DEPTH = 32  # bodies inside each other, at most

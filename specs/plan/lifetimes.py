@@ -1,0 +1,321 @@
+"""Is a section's data flow sound? Each value defined, passed where it fits, and freed exactly once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lpc.specs.diagnostics import Diagnostic, did_you_mean
+from lpc.specs.plan.instructions import (
+    Accumulate,
+    Call,
+    Clip,
+    Every,
+    Free,
+    Instruction,
+    Load,
+    Random,
+    Record,
+    Repeat,
+    Return,
+    Update,
+    Write,
+)
+from lpc.specs.plan.kernel import Bundle, Kernel, TensorType
+from lpc.specs.plan.plan import Program
+from lpc.specs.plan.text import line
+
+# What each role of a kernel's argument takes, by the role of the value; what other instructions take.
+TAKES: dict[str, frozenset[str]] = {
+    "input": frozenset({"input", "output"}),
+    "random": frozenset({"random"}),
+    "cotangent": frozenset({"cotangent"}),
+    "residuals": frozenset({"residuals"}),
+    "accumulate": frozenset({"gradients"}),
+    "update": frozenset({"gradients"}),
+    "clip": frozenset({"gradients"}),
+    "write": frozenset({"buffers"}),
+    "record": frozenset({"loss", "metric"}),
+    "return": frozenset({"input", "output", "loss", "metric"}),
+}
+ANYTHING = "anything"  # the role of what an unknown kernel returns: one mistake is told once
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a live value: its role, its ports' types and outside names, the block that made it."""
+
+    role: str
+    types: tuple[TensorType, ...] = ()
+    sources: tuple[str, ...] = ()
+    block: str = ""
+
+
+@dataclass
+class Frame:
+    """One body of instructions: the names it defined, and why it may not run exactly once."""
+
+    owner: Instruction | None = None
+    defined: set[str] = field(default_factory=set)
+    sums: set[str] = field(default_factory=set)
+
+
+def check_section(
+    name: str,
+    body: Iterable[Instruction],
+    program: Program,
+    kernels: Mapping[str, Kernel],
+    links: Mapping[tuple[str, str], str],
+) -> list[Diagnostic]:
+    """Return the problems of one section, in order (0540 to 0556)."""
+    checker = _Checker(program, kernels, links)
+    checker.body(body, name, Frame())
+    return checker.problems
+
+
+class _Checker:
+    """Walks a section, knowing the live values, the freed ones and the parameters already updated."""
+
+    def __init__(
+        self, program: Program, kernels: Mapping[str, Kernel], links: Mapping[tuple[str, str], str]
+    ) -> None:
+        self.program = program
+        self.kernels = kernels
+        self.links = links
+        self.values: dict[str, Value] = {}
+        self.freed: set[str] = set()
+        self.updated: dict[str, str] = {}  # parameter -> block whose update came
+        self.frames: list[Frame] = []
+        self.problems: list[Diagnostic] = []
+        self.place = ""
+        self.note: tuple[str, ...] = ()
+
+    def tell(self, code: str, message: str, *notes: str | None) -> None:
+        given = tuple(note for note in notes if note)
+        self.problems.append(Diagnostic(code, message, place=self.place, notes=(*self.note, *given)))
+
+    def body(self, body: Iterable[Instruction], place: str, frame: Frame) -> None:
+        self.frames.append(frame)
+        for index, instruction in enumerate(body):
+            self.place = f"{place}[{index}]"
+            self.note = (f"in `{line(instruction)}`",)
+            HANDLERS[type(instruction)](self, instruction)
+        self.frames.pop()
+        self.place, self.note = place, ()
+        self.leave(frame)
+
+    def leave(self, frame: Frame) -> None:
+        """At a body's end all of its values must be freed; sums of a repeat live on outside."""
+        for name in sorted(frame.defined & self.values.keys()):
+            if name in frame.sums and isinstance(frame.owner, Repeat):
+                self.frames[-1].defined.add(name)
+                self.frames[-1].sums.add(name)
+                continue
+            self.tell("0543", f"`{name}` is never freed")
+            del self.values[name]
+
+    def define(self, name: str, value: Value) -> None:
+        if name in self.values:
+            self.tell("0544", f"`{name}` is defined again while it is alive")
+        self.values[name] = value
+        self.freed.discard(name)
+        self.frames[-1].defined.add(name)
+
+    def use(self, name: str, taker: str, what: str) -> Value | None:
+        """Return a live value that fits the role `taker`; tell what is wrong otherwise. `what` wants it."""
+        value = self.values.get(name)
+        if value is None:
+            freed = name in self.freed
+            message = f"`{name}` was freed before" if freed else f"`{name}` is not defined"
+            self.tell("0541" if freed else "0540", message, did_you_mean(name, self.values))
+            return None
+        if value.role == ANYTHING:
+            return None
+        if value.role not in TAKES.get(taker, frozenset()):
+            self.tell("0547", f"{what} takes no value of role `{value.role}`, and `{name}` is one")
+            return None
+        return value
+
+    def match(self, name: str, value: Value, bundle: Bundle) -> None:
+        """Compare a value with the bundle that it is passed as: count of tensors, dtypes, ranks, lengths."""
+        wanted = [port.type for port in bundle.ports]
+        if len(wanted) != len(value.types):
+            counts = f"{len(value.types)} tensors, and argument `{bundle.name}` takes {len(wanted)}"
+            self.tell("0548", f"`{name}` holds {counts}")
+            return
+        for found, expected in zip(value.types, wanted, strict=True):
+            if not _fits(found, expected):
+                self.tell("0548", f"`{name}` is {found}, and argument `{bundle.name}` takes {expected}")
+
+    def load(self, load: Load) -> None:
+        if len(load.values) != len(load.fields):
+            self.tell("0546", f"{len(load.values)} names are given for {len(load.fields)} fields")
+        for name, source in zip(load.values, load.fields, strict=False):
+            kind = self.program.fields.get(source)
+            if kind is None:
+                near = did_you_mean(source, self.program.fields)
+                self.tell("0555", f"the program has no batch field `{source}`", near)
+            known = Value("input", (kind,), (source,)) if kind else Value(ANYTHING)
+            self.define(name, known)
+
+    def random(self, random: Random) -> None:
+        noise = self.program.noise.get(random.site)
+        if noise is None:
+            near = did_you_mean(random.site, self.program.noise)
+            self.tell("0549", f"the program has no random site `{random.site}`", near)
+        self.define(
+            random.value, Value("random", (noise.type,), (random.site,)) if noise else Value(ANYTHING)
+        )
+
+    def call(self, call: Call) -> None:
+        kernel = self.kernels.get(call.kernel)
+        if kernel is None:
+            self.tell(
+                "0545", f"the plan has no kernel `{call.kernel}`", did_you_mean(call.kernel, self.kernels)
+            )
+        else:
+            self.arguments(call, kernel)
+            self.reads(kernel)
+        results = kernel.results if kernel else ()
+        if kernel and len(call.values) != len(results):
+            self.tell(
+                "0546", f"`{call.kernel}` returns {len(results)} values, and {len(call.values)} are named"
+            )
+        for index, name in enumerate(call.values):
+            self.define(
+                name,
+                _returned(kernel, results[index]) if kernel and index < len(results) else Value(ANYTHING),
+            )
+
+    def arguments(self, call: Call, kernel: Kernel) -> None:
+        listed = [bundle for bundle in kernel.arguments if bundle.role not in ("state", "seed")]
+        if len(call.arguments) != len(listed):
+            self.tell(
+                "0546", f"`{kernel.name}` takes {len(listed)} arguments, and {len(call.arguments)} are given"
+            )
+        for name, bundle in zip(call.arguments, listed, strict=False):
+            value = self.use(name, bundle.role, f"argument `{bundle.name}` of `{kernel.name}`")
+            if value is None:
+                continue
+            self.match(name, value, bundle)
+            if bundle.role == "cotangent":
+                self.crossing(name, kernel.block, value.block)
+            if bundle.role == "residuals" and value.block != kernel.block:
+                self.tell("0547", f"`{name}` are residuals of block `{value.block}`, not of `{kernel.block}`")
+
+    def crossing(self, name: str, source: str, target: str) -> None:
+        """A cotangent goes against the arrow of a boundary, from the consumer back to the producer."""
+        link = self.links.get((source, target))
+        if source == target or (link is not None and re.match(r"gradient\b", link)):
+            return
+        found = f"is `{link}`" if link is not None else "does not exist"
+        boundary = f"the boundary {source} -> {target} {found}"
+        self.tell("0553", f"`{name}` carries a gradient from `{target}` to `{source}`, and {boundary}")
+
+    def reads(self, kernel: Kernel) -> None:
+        ports = (port for bundle in kernel.arguments if bundle.role == "state" for port in bundle.ports)
+        early = [port.source for port in ports if port.source in self.updated]
+        if early:
+            block = self.updated[early[0]]
+            self.tell(
+                "0552", f"`{kernel.name}` reads `{early[0]}`, which the update of `{block}` has changed"
+            )
+
+    def accumulate(self, accumulate: Accumulate) -> None:
+        value = self.use(accumulate.value, "accumulate", "`accumulate`")
+        target = self.values.get(accumulate.target)
+        if target is None:
+            self.define(accumulate.target, value or Value(ANYTHING))
+            self.frames[-1].sums.add(accumulate.target)
+        elif value is not None and target.role != ANYTHING and target.sources != value.sources:
+            self.tell(
+                "0548",
+                f"`{accumulate.target}` sums gradients of other parameters than `{accumulate.value}` has",
+            )
+
+    def update(self, update: Update) -> None:
+        optimizer = self.program.optimizers.get(update.block)
+        if optimizer is None:
+            near = did_you_mean(update.block, self.program.optimizers)
+            self.tell("0550", f"block `{update.block}` has no optimizer", near)
+        own = {name for group in optimizer.groups for name in group.parameters} if optimizer else set()
+        for name in update.gradients:
+            value = self.use(name, "update", "`update`")
+            if value is not None and optimizer and own.isdisjoint(value.sources):
+                self.tell("0551", f"`{name}` holds no gradient of a parameter of `{update.block}`")
+        self.updated.update(dict.fromkeys(own, update.block))
+
+    def clip(self, clip: Clip) -> None:
+        for name in clip.gradients:
+            self.use(name, "clip", "`clip`")
+
+    def write(self, write: Write) -> None:
+        self.use(write.value, "write", "`write`")
+
+    def free(self, free: Free) -> None:
+        for name in free.values:
+            if name not in self.values:
+                known = name in self.freed
+                self.tell(
+                    "0542" if known else "0540",
+                    f"`{name}` {'was freed before' if known else 'is not defined'}",
+                )
+                continue
+            self.outlived(name)
+            del self.values[name]
+            self.freed.add(name)
+
+    def outlived(self, name: str) -> None:
+        """A body that runs several times, or not at each step, must not free what it did not define."""
+        for frame in reversed(self.frames):
+            if name in frame.defined:
+                return
+            if isinstance(frame.owner, Every):
+                self.tell("0543", f"`{name}` is defined at every step and freed at some only")
+            elif isinstance(frame.owner, Repeat) and frame.owner.count > 1:
+                self.tell("0542", f"`{name}` is defined once and freed {frame.owner.count} times")
+
+    def record(self, record: Record) -> None:
+        if record.metric not in self.program.metrics:
+            near = did_you_mean(record.metric, self.program.metrics)
+            self.tell("0554", f"the program has no metric `{record.metric}`", near)
+        value = self.use(record.value, "record", "`record`")
+        if value is not None and [kind.shape for kind in value.types] != [()]:
+            self.tell("0548", f"`{record.value}` is no single number")
+
+    def give(self, instruction: Return) -> None:
+        self.use(instruction.value, "return", "`return`")
+
+    def inner(self, instruction: Repeat | Every) -> None:
+        self.body(instruction.body, f"{self.place}.body", Frame(instruction))
+
+
+HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
+    Load: _Checker.load,
+    Random: _Checker.random,
+    Call: _Checker.call,
+    Accumulate: _Checker.accumulate,
+    Update: _Checker.update,
+    Clip: _Checker.clip,
+    Write: _Checker.write,
+    Free: _Checker.free,
+    Record: _Checker.record,
+    Return: _Checker.give,
+    Repeat: _Checker.inner,
+    Every: _Checker.inner,
+}
+
+
+def _returned(kernel: Kernel, bundle: Bundle) -> Value:
+    types = tuple(port.type for port in bundle.ports)
+    return Value(bundle.role, types, tuple(port.source for port in bundle.ports), kernel.block)
+
+
+def _fits(found: TensorType, expected: TensorType) -> bool:
+    """Symbolic lengths are spelled by whoever captured them; only numbers can contradict each other."""
+    if found.dtype != expected.dtype or len(found.shape) != len(expected.shape):
+        return False
+    pairs = zip(found.shape, expected.shape, strict=True)
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))

@@ -1,0 +1,111 @@
+"""What is a plan? Manifest, partition, program, kernels and weights: everything a run needs, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.instructions import Instruction
+from lpc.specs.plan.kernel import Kernel, TensorType
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The law of one random site: what a `random` instruction draws.
+
+    `law` is `bernoulli` (args: probability of a one), `uniform` (low, high) or `normal` (mean, std).
+    The shape's symbols are the batch's own lengths (`B`, named lengths).
+    """
+
+    site: str
+    law: str
+    args: tuple[float, ...]
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters of one block that share optimizer options (`weight_decay`, a factor on `lr`)."""
+
+    parameters: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    lr_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A block's optimizer: torch.optim name in lower case (or `module`), options, groups, schedule, clip."""
+
+    block: str
+    name: str
+    options: dict[str, Any]
+    groups: tuple[ParameterGroup, ...]
+    schedule: dict[str, Any] = field(default_factory=dict)  # a `Schedule` of the spec, dumped
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One tensor of the network or of a head: `kind` is `parameter` or `buffer`; aliases are tied names."""
+
+    name: str
+    kind: str
+    block: str
+    type: TensorType
+    trainable: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """The three sections of instructions and the tables they name.
+
+    `fields` gives every batch field's type with the batch axis first (`B`); `metrics` maps a metric's
+    name to how it is accumulated (`mean` over samples, or `sum`). The order of these tables is part of
+    the program: it is kept in files, so that a loaded plan runs as the built one does.
+    """
+
+    step: tuple[Instruction, ...]
+    evaluate: tuple[Instruction, ...]
+    predict: tuple[Instruction, ...]
+    fields: dict[str, TensorType]
+    noise: dict[str, Noise]
+    optimizers: dict[str, Optimizer]
+    state: dict[str, StateEntry]
+    metrics: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A built training program. Equal content has equal bytes; `hash` is over all of it.
+
+    `kernels[target][name]`: target `native` always exists; `portable` holds those kernels that must differ
+    elsewhere. `weights` is a safetensors image. `partition` is networkx node-link data.
+    """
+
+    spec: str                                  # canonical YAML
+    target: str                                # `cpu`, `cuda` or `portable`: what `native` was captured for
+    program: Program
+    partition: Mapping[str, Any]
+    kernels: Mapping[str, Mapping[str, Kernel]]
+    weights: bytes = field(repr=False)
+    torch: str                                 # version of torch that captured it
+    report: Mapping[str, Any] = field(default_factory=dict)  # rung, obstacles, warnings, libraries
+
+
+def links(partition: Mapping[str, Any], place: str = "partition") -> dict[tuple[str, str], str]:
+    """Return the link on each boundary, as text, by (source block, target block), from node-link data.
+
+    Raises LpcError (0503) where the edges are no list of objects with a source, a target and a link.
+    """
+    edges = partition.get("edges", [])
+    if not isinstance(edges, list):
+        raise LpcError(Diagnostic("0503", "the edges must be a list", place=f"{place}: $.edges"))
+    for index, edge in enumerate(edges):
+        keys = ("source", "target", "link")
+        if not isinstance(edge, dict) or not all(isinstance(edge.get(key), str) for key in keys):
+            message = "an edge needs a `source`, a `target` and a `link`, each a string"
+            raise LpcError(Diagnostic("0503", message, place=f"{place}: $.edges[{index}]"))
+    return {(edge["source"], edge["target"]): edge["link"] for edge in edges}

@@ -1,0 +1,106 @@
+"""Which losses reach which gradients? Reachability in the kernels' graphs, and through the step's data flow.
+
+Every loss enters a kernel's backward part through a cotangent of its own (a `seed`), and what other blocks
+send back through `cotangent` arguments. A path in the graph is influence, no path is proof of isolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lpc.specs.plan.instructions import Accumulate, Call, Every, Free, Instruction, Repeat, Update
+from lpc.specs.plan.kernel import Bundle, Kernel
+from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.wellformed import references
+
+Names = frozenset[str]
+Labelled = list[tuple[str, Names]]  # for each port of a value, its source and what reaches it
+NOTHING: Names = frozenset()
+
+
+def reachability(kernel: Kernel) -> dict[tuple[str, str], Names]:
+    """Return which seeds and cotangents reach each result.
+
+    Keys are (result bundle's name, port's source), such as `("gradients", "fc1.weight")`; values are names of
+    argument bundles of role `seed` or `cotangent`. Takes time linear in the graph, times the number of seeds.
+    """
+    marked = ("seed", "cotangent")
+    start = [[frozenset({b.name}) if b.role in marked else NOTHING] * len(b.ports) for b in kernel.arguments]
+    return {
+        (bundle.name, port.source): names
+        for bundle, reached in zip(kernel.results, _flow(kernel, start), strict=True)
+        for port, names in zip(bundle.ports, reached, strict=True)
+    }
+
+
+def influence(plan: Plan, target: str = "native") -> dict[str, Names]:
+    """Return for every trainable parameter the losses (`block.loss`) whose gradients update it in one step.
+
+    Follows seeds through the kernels and through every value that one call gives another. A parameter that no
+    loss reaches has an empty set. `target` chooses the kernels; those that the target lacks are native.
+    """
+    walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
+    walk.run(plan.program.step)
+    trainable = (e.name for e in plan.program.state.values() if e.kind == "parameter" and e.trainable)
+    return {name: frozenset(walk.found.get(name, ())) for name in trainable}
+
+
+def _flow(kernel: Kernel, start: list[list[Names]]) -> list[list[Names]]:
+    """Carry names from the ports of the arguments through the nodes to the ports of the results."""
+    reached: dict[str, Names] = {}
+    for bundle, given in zip(kernel.arguments, start, strict=True):
+        reached.update((port.value, names) for port, names in zip(bundle.ports, given, strict=True))
+    for node in kernel.nodes:
+        sources = {reached.get(name, NOTHING) for name in references([*node.args, *node.kwargs.values()])}
+        reached[node.name] = next(iter(sources)) if len(sources) == 1 else NOTHING.union(*sources)
+    return [[reached.get(port.value, NOTHING) for port in bundle.ports] for bundle in kernel.results]
+
+
+class _Walk:
+    """Runs a section on sets of losses in place of tensors."""
+
+    def __init__(self, kernels: Mapping[str, Kernel]) -> None:
+        self.kernels = kernels
+        self.values: dict[str, Labelled] = {}
+        self.found: dict[str, set[str]] = {}
+
+    def run(self, body: Iterable[Instruction]) -> None:
+        for instruction in body:
+            match instruction:
+                case Call():
+                    self.call(instruction)
+                case Accumulate(target=target, value=value):
+                    self.values[target] = self.merge(self.values.get(target), self.values.get(value, []))
+                case Update(gradients=gradients):
+                    for source, losses in (port for g in gradients for port in self.values.get(g, ())):
+                        self.found.setdefault(source, set()).update(losses)
+                case Free(values=values):
+                    for value in values:
+                        self.values.pop(value, None)
+                case Repeat(body=inner) | Every(body=inner):
+                    self.run(inner)
+                    self.run(inner)  # once more, for what one iteration leaves to the next
+
+    def call(self, call: Call) -> None:
+        kernel = self.kernels.get(call.kernel)
+        if kernel is None:
+            return
+        given = iter(call.arguments)
+        start = [self.losses(kernel, bundle, given) for bundle in kernel.arguments]
+        for value, bundle, reached in zip(call.values, kernel.results, _flow(kernel, start), strict=False):
+            self.values[value] = [(p.source, n) for p, n in zip(bundle.ports, reached, strict=True)]
+
+    def losses(self, kernel: Kernel, bundle: Bundle, given: Iterable[str]) -> list[Names]:
+        if bundle.role == "seed":
+            return [frozenset({f"{kernel.block}.{port.source}"}) for port in bundle.ports]
+        if bundle.role == "state":
+            return [NOTHING] * len(bundle.ports)
+        ports = self.values.get(next(iter(given), ""), [])
+        found = [names for _, names in ports[: len(bundle.ports)]]
+        return found + [NOTHING] * (len(bundle.ports) - len(found))
+
+    @staticmethod
+    def merge(total: Labelled | None, value: Labelled) -> Labelled:
+        if total is None:
+            return value
+        return [(source, a | b) for (source, a), (_, b) in zip(total, value, strict=False)]

@@ -1,0 +1,137 @@
+"""Does a plan hold together? Every kernel, every table and every section checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.instructions import DEPTH, Instruction
+from lpc.specs.plan.kernel import Bundle, Kernel
+from lpc.specs.plan.lifetimes import check_section
+from lpc.specs.plan.plan import Plan, StateEntry, links
+from lpc.specs.plan.reach import influence, reachability
+from lpc.specs.plan.weights import tensor_types
+from lpc.specs.plan.wellformed import check_kernel
+
+__all__ = ["influence", "reachability", "verify"]
+
+EXPANSION = 1_000_000  # instructions that one section may execute
+
+
+def verify(plan: Plan) -> list[Diagnostic]:
+    """Return every problem of the plan, kernels first, then tables, then sections; empty means sound.
+
+    Sections are checked with the native kernels and, where there are others, with each further target's.
+    """
+    found = [*_kernels(plan), *_tables(plan), *_sections(plan)]
+    return list(dict.fromkeys(found))
+
+
+def _kernels(plan: Plan) -> Iterator[Diagnostic]:
+    if "native" not in plan.kernels:
+        yield Diagnostic("0545", "the plan has no kernels for the target `native`", place="kernels")
+    for target, kernels in plan.kernels.items():
+        for name, kernel in kernels.items():
+            yield from check_kernel(kernel)
+            yield from _bound_names(kernel, plan.program.state)
+            native = plan.kernels.get("native", {}).get(name)
+            if native is None or _signature(native) != _signature(kernel):
+                message = f"kernel `{name}` of target `{target}` has another signature than the native one"
+                yield Diagnostic("0559", message, place=f"kernel {target}/{name}")
+
+
+def _signature(kernel: Kernel) -> list[object]:
+    """What callers see. Residuals differ between targets, as operators do; so do unread states and seeds."""
+    return [
+        kernel.block,
+        [_face(bundle) for bundle in kernel.arguments if bundle.role not in ("state", "seed")],
+        [_face(bundle) for bundle in kernel.results],
+    ]
+
+
+def _face(bundle: Bundle) -> object:
+    sources = () if bundle.role == "residuals" else tuple(port.source for port in bundle.ports)
+    return bundle.name, bundle.role, sources
+
+
+def _bound_names(kernel: Kernel, state: Mapping[str, StateEntry]) -> Iterator[Diagnostic]:
+    """Yield ports whose outside names are not in the program's state, or have another type there."""
+    for bundle in chain(kernel.arguments, kernel.results):
+        if bundle.role not in ("state", "gradients", "buffers"):
+            continue
+        for port in bundle.ports:
+            place = f"kernel {kernel.name}, {bundle.name}"
+            entry = state.get(port.source)
+            if entry is None:
+                near = did_you_mean(port.source, state)
+                message = f"kernel `{kernel.name}` names `{port.source}`, which is not in the program's state"
+                yield Diagnostic("0556", message, place=place, notes=(near,) if near else ())
+            elif bundle.role == "gradients" and not (entry.kind == "parameter" and entry.trainable):
+                message = (
+                    f"kernel `{kernel.name}` gives a gradient of `{port.source}`, which is not trainable"
+                )
+                yield Diagnostic("0556", message, place=place)
+            elif port.type != entry.type:
+                message = (
+                    f"`{port.source}` is {port.type} in kernel `{kernel.name}` and {entry.type} in the state"
+                )
+                yield Diagnostic("0548", message, place=place)
+
+
+def _tables(plan: Plan) -> Iterator[Diagnostic]:
+    program = plan.program
+    for block, optimizer in program.optimizers.items():
+        for name in chain.from_iterable(group.parameters for group in optimizer.groups):
+            if name not in program.state:
+                message = f"the optimizer of `{block}` steps `{name}`, which is not in the program's state"
+                yield Diagnostic("0556", message, place=f"optimizer {block}")
+    try:
+        tensors = tensor_types(plan.weights)
+        links(plan.partition)
+    except LpcError as problem:
+        yield from problem.diagnostics
+        return
+    for name, entry in program.state.items():
+        if tensors.get(name) != entry.type:
+            message = (
+                f"`{name}` is {entry.type} in the state and {tensors.get(name, 'missing')} in the weights"
+            )
+            yield Diagnostic("0558", message, place="weights")
+
+
+def _sections(plan: Plan) -> Iterator[Diagnostic]:
+    try:
+        boundaries = links(plan.partition)
+    except LpcError:
+        return  # told with the tables
+    program = plan.program
+    native = plan.kernels.get("native", {})
+    sections = {"step": program.step, "evaluate": program.evaluate, "predict": program.predict}
+    for name, body in sections.items():
+        expansion = list(_expansion(body, name, 1, 0))
+        yield from expansion
+        if expansion:
+            continue
+        for kernels in plan.kernels.values():
+            yield from check_section(name, body, program, {**native, **kernels}, boundaries)
+
+
+def _expansion(body: tuple[Instruction, ...], place: str, times: int, depth: int) -> Iterator[Diagnostic]:
+    """Yield repeats that would run too long, run never, or nest too deeply."""
+    if depth > DEPTH:
+        yield Diagnostic("0521", f"more than {DEPTH} bodies are inside each other", place=place)
+        return
+    if times * len(body) > EXPANSION:
+        yield Diagnostic("0557", f"a section would execute more than {EXPANSION:,} instructions", place=place)
+        return
+    for index, instruction in enumerate(body):
+        inner = getattr(instruction, "body", None)
+        if inner is None:
+            continue
+        at = f"{place}[{index}]"
+        count = getattr(instruction, "count", 1)
+        if count < 1 or getattr(instruction, "period", 1) < 1:
+            yield Diagnostic("0557", "a count or a period must be 1 or more", place=at)
+        else:
+            yield from _expansion(inner, f"{at}.body", times * count, depth + 1)

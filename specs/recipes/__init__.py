@@ -1,0 +1,1 @@
+"""Named methods: each a YAML file that says what its name stands for."""

@@ -1,0 +1,60 @@
+"""Which words does the language know? One vocabulary per place where a term may stand."""
+
+from __future__ import annotations
+
+from lpc.specs.signatures.data import INITS, METRICS, PERIODS, SOURCES, STOPS, TRANSFORMS, ZOO
+from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
+from lpc.specs.signatures.learning import (
+    BLOCKS,
+    HEADS,
+    LINKS,
+    LOSSES,
+    OPTIMIZER_ALIASES,
+    OPTIMIZERS,
+    SCHEDULES,
+)
+from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, Vocabulary
+
+VOCABULARIES: dict[str, Vocabulary] = {
+    "layer": LAYERS,
+    "structure": STRUCTURES,
+    "network": ZOO,
+    "init law": INITS,
+    "data source": SOURCES,
+    "transform": TRANSFORMS,
+    "block rule": BLOCKS,
+    "link": LINKS,
+    "head": HEADS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule law": SCHEDULES,
+    "period": PERIODS,
+    "early stop": STOPS,
+    "metric": METRICS,
+}
+
+__all__ = [
+    "BLOCKS",
+    "FROM",
+    "HEADS",
+    "INITS",
+    "LAYERS",
+    "LINKS",
+    "LOSSES",
+    "MERGES",
+    "METRICS",
+    "OPTIMIZERS",
+    "OPTIMIZER_ALIASES",
+    "PERIODS",
+    "REQUIRED",
+    "SCHEDULES",
+    "SOURCES",
+    "STOPS",
+    "STRUCTURES",
+    "TRANSFORMS",
+    "VOCABULARIES",
+    "ZOO",
+    "Parameter",
+    "Signature",
+    "Vocabulary",
+]

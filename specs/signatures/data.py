@@ -1,0 +1,169 @@
+"""Which terms name data and what is measured on it? Sources, transforms, networks, init laws, metrics."""
+
+from __future__ import annotations
+
+from lpc.specs.signatures.signature import Parameter, Signature, vocabulary
+
+_PATH = Parameter("path", "none | str", None, "file or folder, inside `data.root` where that is given")
+_SIZE = Parameter("size", "none | size", None, "common side of the images: scaled, then cut around the centre")
+
+SOURCES = vocabulary(
+    (
+        Signature("digits", (), "scikit-learn's 8x8 digits, part of the installation"),
+        Signature("mnist", (_PATH,), "the four IDX files of MNIST"),
+        Signature("idx", (_PATH,), "image and label files in IDX format"),
+        Signature("npz", (_PATH,), "NumPy archive with one array per field"),
+        Signature("parquet", (_PATH, _SIZE), "Parquet files"),
+        Signature("imagefolder", (_PATH, _SIZE), "a folder of images per class"),
+        Signature(
+            "huggingface",
+            (
+                Parameter("name", "str", doc="data set name"),
+                Parameter("config", "none | str", None, "configuration of the data set"),
+                _SIZE,
+            ),
+            "a data set of the Hugging Face hub or its cache",
+        ),
+    )
+)
+
+_CHANNELS = "float | [float]"
+
+TRANSFORMS = vocabulary(
+    (
+        Signature(
+            "normalize",
+            (
+                Parameter("mean", _CHANNELS, doc="subtracted, per channel or for all"),
+                Parameter("std", _CHANNELS, doc="divisor, per channel or for all"),
+            ),
+            "(x - mean) / std",
+        ),
+        Signature("scale", (Parameter("factor", "float", doc="the factor"),), "x * factor"),
+        Signature("flatten", (), "one axis per sample"),
+        Signature(
+            "flip", (Parameter("p", "share", 0.5, "probability"),), "mirror left and right, in training only"
+        ),
+        Signature(
+            "crop",
+            (
+                Parameter("size", "size | [size]", doc="height and width"),
+                Parameter("padding", "natural", 0, "zeros around the image before the crop"),
+            ),
+            "random crop in training, centre crop otherwise",
+        ),
+    )
+)
+
+_CLASSES = Parameter("classes", "size", 10, "number of outputs")
+_CHANNELS_IN = Parameter("channels", "size", 3, "input channels")
+
+ZOO = vocabulary(
+    (
+        Signature(
+            "mlp",
+            (
+                Parameter("widths", "[size]", doc="features from input to output"),
+                Parameter("activation", "str", "relu", "an activation layer"),
+                Parameter("dropout", "share", 0.0, "after every hidden activation"),
+                Parameter("bias", "bool", True, "add learned biases"),
+            ),
+            "linear maps with activations between, input flattened",
+        ),
+        Signature(
+            "lenet5",
+            (
+                _CLASSES,
+                Parameter("channels", "size", 1, "input channels"),
+                Parameter("activation", "str", "tanh", ""),
+            ),
+            "LeCun et al. 1998, for 28x28 or 32x32 images",
+        ),
+        Signature(
+            "resnet18",
+            (
+                _CLASSES,
+                Parameter("stem", "'cifar' | 'imagenet'", "cifar", "first convolution and pooling"),
+                _CHANNELS_IN,
+                Parameter("width", "size", 64, "channels of the first stage"),
+            ),
+            "He et al. 2016, 18 layers",
+        ),
+    )
+)
+
+_LOW_HIGH = (
+    Parameter("low", "float", 0.0, "smallest value"),
+    Parameter("high", "float", 1.0, "largest value"),
+)
+_MEAN_STD = (Parameter("mean", "float", 0.0, "mean"), Parameter("std", "rate", 1.0, "standard deviation"))
+_GAIN = Parameter("gain", "float", 1.0, "factor")
+_KAIMING = (
+    Parameter("slope", "float", 0.0, "negative slope of the rectifier after it"),
+    Parameter("mode", "'fan_in' | 'fan_out'", "fan_in", "whose variance is kept: forward or backward"),
+    Parameter("nonlinearity", "str", "leaky_relu", "activation after it, as in torch.nn.init.calculate_gain"),
+)
+
+INITS = vocabulary(
+    (
+        Signature("uniform", _LOW_HIGH, "uniform"),
+        Signature("normal", _MEAN_STD, "normal"),
+        Signature(
+            "trunc_normal",
+            (
+                *_MEAN_STD,
+                Parameter("low", "float", -2.0, "smallest value"),
+                Parameter("high", "float", 2.0, "largest value"),
+            ),
+            "normal, redrawn outside [low, high]",
+        ),
+        Signature("constant", (Parameter("value", "float", doc="the value"),), "one value"),
+        Signature("zeros", (), "0"),
+        Signature("ones", (), "1"),
+        Signature("eye", (), "identity matrix"),
+        Signature("dirac", (Parameter("groups", "size", 1, "channel groups"),), "identity convolution"),
+        Signature("xavier_uniform", (_GAIN,), "Glorot and Bengio 2010"),
+        Signature("xavier_normal", (_GAIN,), "Glorot and Bengio 2010"),
+        Signature("kaiming_uniform", _KAIMING, "He et al. 2015"),
+        Signature("kaiming_normal", _KAIMING, "He et al. 2015"),
+        Signature("orthogonal", (_GAIN,), "Saxe et al. 2014"),
+        Signature(
+            "sparse",
+            (
+                Parameter("sparsity", "share", doc="share of zeros per column"),
+                Parameter("std", "rate", 0.01, "standard deviation"),
+            ),
+            "Martens 2010",
+        ),
+    )
+)
+
+METRICS = vocabulary(
+    (
+        Signature("accuracy", (), "share of samples whose largest output is the target class"),
+        Signature("top5", (), "share of samples whose target class is among the five largest outputs"),
+        Signature("error", (), "1 - accuracy"),
+        Signature("perplexity", (), "exp of the mean cross-entropy"),
+    )
+)
+
+PERIODS = vocabulary(
+    (
+        Signature("every", (Parameter("n", "size | 'epoch' | 'step'", doc="steps, or the word"),), "how often"),
+        Signature("none", (), "never"),
+    )
+)
+
+STOPS = vocabulary(
+    (
+        Signature(
+            "patience",
+            (
+                Parameter("n", "size", doc="validations without improvement"),
+                Parameter("metric", "str", "loss", "what must improve"),
+                Parameter("min_delta", "rate", 0.0, "least improvement that counts"),
+            ),
+            "stop when a metric no longer improves",
+        ),
+    )
+)

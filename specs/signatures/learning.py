@@ -1,0 +1,168 @@
+"""Which terms say how a network learns? Blocks, links, heads, losses, schedule laws and optimizers."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, vocabulary
+
+BLOCKS = vocabulary(
+    (
+        Signature(
+            "per_layer", (), "a block for each operator with parameters, and the norm or activation after it"
+        ),
+        Signature(
+            "each",
+            (Parameter("pattern", "str", doc="glob over module paths"),),
+            "a block per matching module",
+        ),
+        Signature(
+            "balanced",
+            (
+                Parameter("count", "size", doc="number of blocks"),
+                Parameter(
+                    "by", "'params' | 'flops' | 'memory'", "params", "cost whose largest share is least"
+                ),
+            ),
+            "a given number of blocks of similar cost",
+        ),
+    )
+)
+
+LINKS = vocabulary(
+    (
+        Signature("gradient", (), "plain backpropagation through the boundary"),
+        Signature("stop", (), "no gradient crosses the boundary"),
+    )
+)
+
+_LAYERS = "number of hidden layers"
+
+HEADS = vocabulary(
+    (
+        Signature("identity", (), "the block's output itself"),
+        Signature(
+            "linear",
+            (
+                Parameter("bias", "bool", True, "add a learned bias"),
+                Parameter(
+                    "pool", "none | 'mean'", None, "average a map or tokens over their positions first"
+                ),
+            ),
+            "one linear map to the classes",
+        ),
+        Signature(
+            "mlp",
+            (
+                Parameter("layers", "natural", 3, _LAYERS),
+                Parameter("width", "none | size", None, "hidden width; none: that of the block's output"),
+            ),
+            "hidden layers with batch norm and ReLU, on a map pooled to 2x2, then one linear map",
+        ),
+        Signature(
+            "cnn",
+            (
+                Parameter("layers", "natural", 2, _LAYERS),
+                Parameter(
+                    "channels", "none | size", None, "hidden channels; none: those of the block's output"
+                ),
+            ),
+            "3x3 convolutions with batch norm and ReLU, pooled to 2x2, then one linear map",
+        ),
+    )
+)
+
+_COMMON = (
+    Parameter("weight", "float", 1.0, "factor in the sum of losses"),
+    Parameter("target", "none | str", None, "batch field; none: the only field that is not an input"),
+)
+_SCALE = Parameter("scale", "float", 1.0, "factor on the prediction before the loss")
+_REDUCTION = Parameter(
+    "reduction", "'mean' | 'sum' | 'batchmean'", "mean", "batchmean: sum over outputs, mean over the batch"
+)
+
+LOSSES = vocabulary(
+    (
+        Signature(
+            "cross_entropy",
+            (
+                *_COMMON,
+                Parameter("reduction", "'mean' | 'sum'", "mean", "over all rows that count"),
+                Parameter("ignore_index", "int", -100, "class index that does not count"),
+                Parameter("shift", "natural", 0, "1: position t predicts the token at t + 1"),
+                Parameter("label_smoothing", "share", 0.0, "share of the target spread over all classes"),
+                _SCALE,
+            ),
+            "softmax cross-entropy against class indices",
+        ),
+        Signature("mse", (*_COMMON, _REDUCTION, _SCALE), "squared error"),
+        Signature(
+            "binary_cross_entropy",
+            (
+                *_COMMON,
+                _REDUCTION,
+                Parameter("logits", "bool", True, "the prediction is before the sigmoid"),
+                _SCALE,
+            ),
+            "cross-entropy of independent bits",
+        ),
+    )
+)
+
+SCHEDULES = vocabulary(
+    (
+        Signature("constant", (), "factor 1"),
+        Signature("linear", (Parameter("floor", "rate", 0.0, "last factor"),), "from 1 to the floor"),
+        Signature(
+            "cosine",
+            (Parameter("floor", "rate", 0.0, "last factor"),),
+            "from 1 to the floor by a half cosine",
+        ),
+        Signature(
+            "step",
+            (
+                Parameter("period", "size", doc="steps or epochs between drops"),
+                Parameter("gamma", "rate", 0.1, "factor of a drop"),
+            ),
+            "drops by a factor",
+        ),
+        Signature(
+            "exponential",
+            (Parameter("gamma", "rate", doc="factor per step or epoch"),),
+            "gamma to the power t",
+        ),
+    )
+)
+
+# Second names of optimizer arguments: the word of the paper -> the word of torch.
+OPTIMIZER_ALIASES: dict[str, dict[str, str]] = {"rmsprop": {"decay": "alpha"}}
+
+
+# Optimizer arguments that make no sense below 0.
+NOT_NEGATIVE = frozenset({"lr", "weight_decay", "momentum", "eps", "lr_decay", "lambd", "initial_accumulator_value"})
+
+
+def _optimizer(name: str, arguments: list[dict[str, Any]], doc: str) -> Signature:
+    parameters = [
+        Parameter(a["name"], _type(a["name"], a["type"]), a.get("default", REQUIRED), f"as in torch.optim.{doc}")
+        for a in arguments
+    ]
+    for alias, word in OPTIMIZER_ALIASES.get(name, {}).items():
+        kind = next(p.type for p in parameters if p.name == word)
+        parameters.append(Parameter(alias, f"none | {kind}", None, f"another name of `{word}`"))
+    return Signature(name, tuple(parameters), f"torch.optim.{doc}")
+
+
+def _type(argument: str, kind: str) -> str:
+    return "rate" if kind == "float" and argument in NOT_NEGATIVE else kind
+
+
+def _optimizers() -> dict[str, Signature]:
+    table = json.loads(files("lpc.specs").joinpath("tables/optimizers.json").read_text("utf-8"))
+    entries = table["optimizers"].items()
+    return vocabulary(_optimizer(name, entry["arguments"], entry["class"]) for name, entry in entries)
+
+
+OPTIMIZERS = _optimizers()
