@@ -1,0 +1,272 @@
+"""How does a spec become a plan? `PIPELINE`, in order, without branches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import networkx as nx
+import safetensors.torch
+import torch
+
+from lpc.compiler.capture.joint import CaptureTarget
+from lpc.compiler.capture.stage import Captured, kernels_of
+from lpc.compiler.capture.stage import capture as capture_blocks
+from lpc.compiler.capture.types import tensor_type
+from lpc.compiler.frontend.network import BuiltNetwork, build_network
+from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.frontend.trace import trace as trace_network
+from lpc.compiler.isolation import declared_influence, ensure_isolated
+from lpc.compiler.localize import LocalProblem, output_node
+from lpc.compiler.localize import localize as localize_blocks
+from lpc.compiler.partition import partition as partition_network
+from lpc.compiler.partition import to_data
+from lpc.compiler.schedule import Kernels, Sections
+from lpc.compiler.schedule import schedule as schedule_blocks
+from lpc.specs import canonical
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
+from lpc.specs.model import Spec
+from lpc.specs.plan.instructions import Instruction, Record, Repeat
+from lpc.specs.plan.kernel import Kernel, TensorType
+from lpc.specs.plan.plan import Plan, Program, StateEntry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Build:
+    """A plan in the making: each stage fills in one field."""
+
+    spec: Spec
+    allow: tuple[str, ...] = ()
+    data_fields: Mapping[str, TensorType] = field(default_factory=dict)
+    network: BuiltNetwork | None = None
+    traced: Traced | None = None
+    graph: nx.DiGraph[str] | None = None
+    fields: Mapping[str, TensorType] = field(default_factory=dict)
+    problems: Mapping[str, LocalProblem] = field(default_factory=dict)
+    captured: Captured | None = None
+    sections: Sections | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def network(build: Build) -> Build:
+    """Make the nn.Module."""
+    return replace(build, network=build_network(build.spec, build.allow))
+
+
+def trace(build: Build) -> Build:
+    """Trace it to fx graphs for training and evaluation."""
+    return replace(build, traced=trace_network(_given(build.network), build.spec))
+
+
+def partition(build: Build) -> Build:
+    """Cut the graphs into blocks."""
+    graph = partition_network(_given(build.traced), build.spec)
+    graph.graph["output_value"] = output_node(_given(build.traced).eval).name
+    return replace(build, graph=graph)
+
+
+def localize(build: Build) -> Build:
+    """Give every block its objective and solver."""
+    fields = batch_fields(build)
+    problems = localize_blocks(build.spec, _given(build.traced), _given(build.graph), fields)
+    return replace(build, fields=fields, problems=problems)
+
+
+def capture(build: Build) -> Build:
+    """Capture every local step as kernels."""
+    targets = capture_targets(build.spec)
+    captured = capture_blocks(
+        build.spec, _given(build.traced), _given(build.graph), build.problems, build.fields, targets
+    )
+    return replace(build, captured=captured)
+
+
+def schedule(build: Build) -> Build:
+    """Order the calls."""
+    sections = schedule_blocks(
+        build.spec,
+        _given(build.graph),
+        build.problems,
+        _given(build.captured).native,
+    )
+    return replace(build, sections=sections)
+
+
+PIPELINE: tuple[Callable[[Build], Build], ...] = (network, trace, partition, localize, capture, schedule)
+
+
+def build_plan(
+    spec: Spec, *, allow: Sequence[str] = (), fields: Mapping[str, TensorType] | None = None
+) -> Plan:
+    """Build the plan of a spec.
+
+    `fields` are the types of what the data source yields, batch axis (`B`) first; `allow` lists packages or paths that
+    `module:` may import besides the default ones. Raises LpcError for anything the user can mend.
+    """
+    build = run_pipeline(Build(spec, tuple(allow), dict(fields or {})))
+    plan = assemble(build)
+    ensure_isolated(plan, declared_influence(_given(build.graph), build.problems))
+    return plan
+
+
+def run_pipeline(build: Build, stages: Sequence[Callable[[Build], Build]] = PIPELINE) -> Build:
+    """Run the stages, timing each."""
+    for stage in stages:
+        start = time.perf_counter()
+        build = stage(build)
+        build = replace(build, seconds={**build.seconds, stage.__name__: time.perf_counter() - start})
+    return build
+
+
+def batch_fields(build: Build) -> dict[str, TensorType]:
+    """Types of all batch fields, batch axis first: the network's inputs, the declared ones, the data's."""
+    traced, spec = _given(build.traced), build.spec
+    fields = {
+        node.name: tensor_type(node.meta["val"], traced.train.meta["symbols"])
+        for node in traced.train.graph.nodes
+        if node.op == "placeholder"
+    }
+    _inputs_held(build, list(fields))
+    for name, tensor in spec.fields.items():
+        fields.setdefault(name, TensorType(tensor.dtype, ("B", *tensor.shape)))
+    for name, given in build.data_fields.items():
+        fields.setdefault(name, given)
+    clash = [n.name for n in traced.train.graph.nodes if n.op != "placeholder" and n.name in fields]
+    if clash:
+        raise LpcError(
+            Diagnostic(
+                "0409",
+                f"the layer `{clash[0]}` has the name of a batch field",
+                span=spec.origin("network", "layers"),
+            )
+        )
+    return fields
+
+
+def _inputs_held(build: Build, inputs: Sequence[str]) -> None:
+    """Refuse a network whose inputs the data do not have, before a loss is blamed for what is left over."""
+    held, spec = build.data_fields, build.spec
+    for name in inputs:
+        if held and name not in held:
+            message = f"the network's input `{name}` is no field of the data"
+            span = spec.key_origin("network", "inputs", name)
+            notes = (f"they have {one_of(sorted(held))}",)
+            raise LpcError(Diagnostic("0605", message, span, notes=notes, help=did_you_mean(name, held)))
+
+
+def capture_targets(spec: Spec) -> tuple[CaptureTarget, CaptureTarget | None]:
+    """Return the native target and the additional portable one that `run.target` asks for."""
+    cpu, precision = torch.device("cpu"), spec.run.precision
+    wanted = spec.run.target
+    if wanted == "portable":
+        return CaptureTarget(cpu, True, precision), None
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise LpcError(
+            Diagnostic(
+                "0411",
+                "`run.target: cuda` needs a CUDA device to build on, and this machine has none",
+                span=spec.origin("run", "target"),
+            )
+        )
+    kind = "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"
+    native = CaptureTarget(torch.device(kind), False, precision)
+    return native, CaptureTarget(cpu, True, precision) if wanted == "auto" else None
+
+
+def assemble(build: Build) -> Plan:
+    """Put everything that a run needs into a plan."""
+    captured, sections = _given(build.captured), _given(build.sections)
+    kernels = {"native": _by_name(captured.native)}
+    if captured.portable:
+        kernels["portable"] = captured.portable
+    program = Program(
+        step=sections.step,
+        evaluate=sections.evaluate,
+        predict=sections.predict,
+        fields=dict(build.fields),
+        noise=captured.noise,
+        optimizers={b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None},
+        state=state_entries(build),
+        metrics={
+            name: "exp_mean" if name.endswith(".perplexity") else "mean"
+            for name in _metrics((*sections.step, *sections.evaluate))
+        },
+    )
+    tensors = {n: captured.state[n].detach().contiguous() for n in sorted(program.state)}
+    return Plan(
+        spec=canonical(build.spec),
+        target=plan_target(build.spec),
+        program=program,
+        partition=to_data(_given(build.graph)),
+        kernels=kernels,
+        weights=safetensors.torch.save(tensors),
+        torch=torch.__version__.split("+")[0],
+        report=report(build),
+    )
+
+
+def plan_target(spec: Spec) -> str:
+    native, _ = capture_targets(spec)
+    return "portable" if native.portable else native.device.type
+
+
+def report(build: Build) -> dict[str, Any]:
+    """What a reader of the plan should know of how it came to be; nothing that varies between builds."""
+    traced, captured = _given(build.traced), _given(build.captured)
+    return {"rung": traced.rung, "obstacles": list(traced.obstacles), "warnings": list(captured.warnings)}
+
+
+def state_entries(build: Build) -> dict[str, StateEntry]:
+    """Describe every tensor of the state: kind, owning block, type, tied names."""
+    module, captured = _given(build.network).module, _given(build.captured)
+    tied = _given(build.traced).tied
+    persistent = set(module.state_dict())
+    parameters = {n for n, t in captured.state.items() if isinstance(t, torch.nn.Parameter)}
+    owners = _owners(build)
+    entries = {}
+    for name, tensor in captured.state.items():
+        head = name.startswith("heads.")
+        kind = "parameter" if name in parameters else "buffer" if head or name in persistent else "constant"
+        entries[name] = StateEntry(
+            name,
+            kind,
+            owners.get(name, ""),
+            tensor_type(tensor, {}),
+            bool(tensor.requires_grad),
+            tuple(sorted(alias for alias, canonical_name in tied.items() if canonical_name == name)),
+        )
+    return entries
+
+
+def _owners(build: Build) -> dict[str, str]:
+    owners: dict[str, str] = {}
+    for block, attributes in _given(build.graph).nodes(data=True):
+        for name in (*attributes["parameters"], *attributes["buffers"]):
+            owners.setdefault(name, block)
+        head = build.problems[block].head
+        for name in head.state_dict() if head is not None else ():
+            owners[f"heads.{block}.{name}"] = block
+    return owners
+
+
+def _by_name(kernels: Mapping[str, Kernels]) -> dict[str, Kernel]:
+    return {k.name: k for entry in kernels.values() for k in kernels_of(entry)}
+
+
+def _metrics(instructions: Sequence[Instruction]) -> list[str]:
+    names: dict[str, None] = {}
+    for instruction in instructions:
+        if isinstance(instruction, Record):
+            names.setdefault(instruction.metric)
+        if isinstance(instruction, Repeat):
+            names.update(dict.fromkeys(_metrics(instruction.body)))
+    return list(names)
+
+
+def _given(value: T | None) -> T:
+    assert value is not None, "a stage ran before the one that it needs"
+    return value

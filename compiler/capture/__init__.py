@@ -1,0 +1,1 @@
+"""From a local problem to pure ATen kernels: differentiation at compile time."""

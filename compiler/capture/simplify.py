@@ -1,0 +1,81 @@
+"""Which nodes of a traced graph mean nothing? Rewrites that keep every bit of every result.
+
+A pure graph needs no `detach`, no alias and no defensive copy; two transpositions cancel; equal lengths
+need one node.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from lpc.compiler.blocks import expression_of
+
+aten = torch.ops.aten
+
+# Operators that return their first argument unchanged in a graph without mutation.
+IDENTITIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+
+
+def simplify(graph: fx.Graph) -> None:
+    """Remove identities, cancelling transpositions, equal lengths and dead nodes, in place."""
+    lengths: dict[object, fx.Node] = {}
+    for node in list(graph.nodes):
+        replacement = _identity(node) or _transposed_twice(node) or _same_length(node, lengths)
+        if replacement is None:
+            continue
+        node.replace_all_uses_with(replacement)
+        graph.erase_node(node)
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+
+
+def _identity(node: fx.Node) -> fx.Node | None:
+    if node.target in IDENTITIES or _is_plain_clone(node) or _is_same_view(node):
+        source = node.args[0]
+        return source if isinstance(source, fx.Node) else None
+    return None
+
+
+def _is_plain_clone(node: fx.Node) -> bool:
+    """A clone that keeps the layout; one that makes its input contiguous changes what later views may do."""
+    if node.target is not aten.clone.default:
+        return False
+    return node.kwargs.get("memory_format") in (None, torch.preserve_format)
+
+
+def _is_same_view(node: fx.Node) -> bool:
+    if node.target not in (aten.view.default, aten.expand.default, aten._unsafe_view.default):
+        return False
+    source = node.args[0]
+    if not isinstance(source, fx.Node) or "val" not in source.meta:
+        return False
+    before, after = source.meta["val"], node.meta["val"]
+    return before.dim() == after.dim() and all(
+        _text(a) == _text(b) for a, b in zip(before.shape, after.shape, strict=True)
+    )
+
+
+def _text(size: object) -> str:
+    expression = expression_of(size)
+    return str(size if expression is None else expression)
+
+
+def _transposed_twice(node: fx.Node) -> fx.Node | None:
+    if node.target is not aten.t.default:
+        return None
+    inner = node.args[0]
+    if not isinstance(inner, fx.Node) or inner.target is not aten.t.default:
+        return None
+    source = inner.args[0]
+    return source if isinstance(source, fx.Node) else None
+
+
+def _same_length(node: fx.Node, lengths: dict[object, fx.Node]) -> fx.Node | None:
+    """Keep one node for each symbolic length: the first `sym_size` that reads it."""
+    if node.target is not aten.sym_size.int:
+        return None
+    expression = expression_of(node.meta.get("val"))
+    if expression is None:
+        return None
+    first = lengths.setdefault(str(expression), node)
+    return None if first is node else first

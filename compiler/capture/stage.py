@@ -1,0 +1,234 @@
+"""Which kernels does a plan need? Every block's training and inference steps, for the device at hand and for others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import networkx as nx
+import torch
+from torch import Tensor, fx
+
+from lpc.compiler.blocks import BlockModule, extract, outside_readers
+from lpc.compiler.capture.cut import forward_and_backward, slice_kernel
+from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, trace_inference, trace_training
+from lpc.compiler.capture.precision import autocast_types
+from lpc.compiler.capture.types import dtype_of, length
+from lpc.compiler.frontend.device import on_device
+from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.localize import LocalProblem, output_node
+from lpc.compiler.schedule import Kernels
+from lpc.compiler.state import named_state
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.model import Spec
+from lpc.specs.plan.kernel import Kernel, TensorType
+from lpc.specs.plan.plan import Noise
+
+EVALUATION = ("output", "loss", "metric")
+MODES = ("train", "eval")
+TRAINING = ("output", "loss", "metric", "gradients", "cotangent", "buffers")
+
+
+@dataclass(frozen=True)
+class Captured:
+    """All native kernels of a plan by block, those by name that must differ elsewhere, the noise they draw, and
+    what was found on the way."""
+
+    native: dict[str, Kernels]
+    portable: dict[str, Kernel]
+    noise: dict[str, Noise]
+    warnings: tuple[str, ...]
+    state: dict[str, Tensor]
+
+
+def capture(
+    spec: Spec,
+    traced: Traced,
+    graph: nx.DiGraph[str],
+    problems: Mapping[str, LocalProblem],
+    fields: Mapping[str, TensorType],
+    targets: tuple[CaptureTarget, CaptureTarget | None],
+) -> Captured:
+    """Capture every block, last block first: a producer must know which cotangents come back to it.
+
+    `targets` are the native one and, where the plan must run elsewhere too, the portable one, for which
+    only the steps with device-specific operators are captured again.
+    """
+    worker = _Capture(spec, traced, graph, problems, fields, targets[0])
+    steps = {(b, mode): worker.kernels(b, mode) for b in reversed(list(graph.nodes)) for mode in MODES}
+    bound = [step for step, kernels in steps.items() if any(k.device != "any" for k in kernels.values())]
+    portable: dict[str, Kernel] = {}
+    if targets[1] is not None and bound:
+        elsewhere = _Capture(spec, traced, graph, problems, fields, targets[1])
+        elsewhere.sent = worker.sent
+        for block, mode in bound:
+            portable |= {k.name: k for k in elsewhere.kernels(block, mode).values()}
+    return Captured(
+        {b: Kernels(**steps[b, "train"], **steps[b, "eval"]) for b in graph.nodes},
+        portable,
+        worker.noise,
+        tuple(worker.warnings),
+        worker.state,
+    )
+
+
+def kernels_of(kernels: Kernels) -> list[Kernel]:
+    """Return the kernels of a block that exist."""
+    every = (kernels.local, kernels.forward, kernels.backward, kernels.eval, kernels.predict)
+    return [k for k in every if k is not None]
+
+
+class _Capture:
+    def __init__(
+        self,
+        spec: Spec,
+        traced: Traced,
+        graph: nx.DiGraph[str],
+        problems: Mapping[str, LocalProblem],
+        fields: Mapping[str, TensorType],
+        target: CaptureTarget,
+    ) -> None:
+        self.spec, self.traced, self.graph, self.problems, self.target = spec, traced, graph, problems, target
+        for network in self.graphs().values():
+            on_device(network, target.device)
+        self.aliases = traced.tied
+        self.noise: dict[str, Noise] = {}
+        self.warnings: list[str] = []
+        self.state: dict[str, Tensor] = {}
+        self.sent: set[tuple[str, str]] = set()
+        self.types = {mode: autocast_types(g, _types(g, fields), target) for mode, g in self.graphs().items()}
+        self.modules = {mode: self.block_modules(mode) for mode in self.graphs()}
+        self.differentiable = self.find_differentiable()
+
+    def graphs(self) -> dict[str, fx.GraphModule]:
+        return {"train": self.traced.train, "eval": self.traced.eval}
+
+    def block_modules(self, mode: str) -> dict[str, BlockModule]:
+        network = self.graphs()[mode]
+        modules = {}
+        for block, attributes in self.graph.nodes(data=True):
+            nodes = attributes["nodes"][mode]
+            outputs = list(outside_readers(network, nodes))
+            feature = self.problems[block].feature[mode]
+            if feature not in outputs:
+                outputs.append(feature)
+            modules[block] = extract(network, nodes, outputs)
+        return modules
+
+    def find_differentiable(self) -> frozenset[str]:
+        """Values whose producers want a cotangent: they, or a block that reaches them by gradient links, learn."""
+        found: set[str] = set()
+        for block in self.graph.nodes:
+            problem = self.problems[block]
+            if problem.trainable or any(v in found for v in problem.sends):
+                found |= {value for value, _ in problem.receives}
+        return frozenset(found)
+
+    def kernels(self, block: str, mode: str) -> dict[str, Kernel]:
+        """Trace a block's step in a mode once and return the kernels cut out of it, by their field in `Kernels`."""
+        return self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
+
+    def training_kernels(self, block: str) -> dict[str, Kernel]:
+        training = self.training(block)
+        self.remember(training)
+        leaving = self.leaving(block, "train")
+        if self.waits(block):
+            return self.cut(training, leaving, self.problems[block].memory)
+        learns = any(slot.role in ("gradients", "cotangent") for slot in training.results)
+        kind = "local" if learns else "forward"
+        return {kind: slice_kernel(training, kind, leaving, TRAINING)}
+
+    def inference_kernels(self, block: str) -> dict[str, Kernel]:
+        inference = self.inference(block)
+        self.remember(inference)
+        leaving = self.leaving(block, "eval")
+        output = output_node(self.traced.eval).name
+        shown = [*leaving, output] if block == self.graph.graph["output_block"] else leaving
+        return {
+            "eval": slice_kernel(inference, "eval", leaving, EVALUATION),
+            "predict": slice_kernel(inference, "predict", shown, ("output",)),
+        }
+
+    def cut(self, training: LocalGraph, leaving: Sequence[str], memory: str) -> dict[str, Kernel]:
+        if memory == "recompute":
+            forward = slice_kernel(training, "forward", leaving, ("output", "loss", "metric", "buffers"))
+            backward = slice_kernel(training, "vjp", (), ("gradients", "cotangent"))
+        else:
+            forward, backward = forward_and_backward(training, leaving)
+        return {"forward": forward, "backward": backward}
+
+    def waits(self, block: str) -> bool:
+        """Must the backward part wait, for a cotangent or (summed) for the other blocks' forwards?"""
+        return bool(self.receives(block)) or self.spec.run.memory == "summed"
+
+    def receives(self, block: str) -> tuple[tuple[str, str], ...]:
+        return tuple(pair for pair in self.problems[block].receives if pair in self.sent)
+
+    def training(self, block: str) -> LocalGraph:
+        problem = replace(self.problems[block], receives=self.receives(block))
+        if problem.optimizer is not None and not problem.losses and not problem.receives:
+            raise LpcError(
+                Diagnostic(
+                    "0408",
+                    f"block `{block}` never learns: no loss reaches it through the blocks after it",
+                    span=self.spec.origin("decompose", "links"),
+                )
+            )
+        local = trace_training(
+            problem,
+            self.modules["train"][block],
+            Inputs(self.types["train"]),
+            self.spec.run.metrics,
+            self.aliases,
+            self.differentiable & set(problem.sends),
+            self.target,
+        )
+        self.sent |= {
+            (slot.source.rsplit("@", 1)[0], block) for slot in local.results if slot.role == "cotangent"
+        }
+        return local
+
+    def inference(self, block: str) -> LocalGraph:
+        return trace_inference(
+            self.problems[block],
+            self.modules["eval"][block],
+            Inputs(self.types["eval"]),
+            self.spec.run.metrics,
+            self.aliases,
+            self.target,
+        )
+
+    def leaving(self, block: str, mode: str) -> list[str]:
+        own = self.graph.nodes[block]["nodes"][mode]
+        readers = {v for b, m in self.modules[mode].items() if b != block for v in m.inputs}
+        return [v for v in self.modules[mode][block].outputs if v in readers and v in own]
+
+    def remember(self, *locals_: LocalGraph) -> None:
+        for local in locals_:
+            for lifted in local.random:
+                self.noise[lifted.noise.site] = lifted.noise
+            for name in local.unreached:
+                text = f"block {local.block}: no loss reaches `{name}`; it is not trained"
+                if text not in self.warnings:
+                    self.warnings.append(text)
+        for mode in self.modules.values():
+            for module in mode.values():
+                for name, tensor in named_state(module.module).items():
+                    self.state.setdefault(self.aliases.get(name, name), tensor)
+        for block, problem in self.problems.items():
+            if problem.head is not None:
+                for name, tensor in named_state(problem.head).items():
+                    self.state.setdefault(f"heads.{block}.{name}", tensor)
+
+
+def _types(
+    network: fx.GraphModule, fields: Mapping[str, TensorType]
+) -> dict[str, tuple[torch.dtype, tuple[int | str, ...]]]:
+    """Types of all that a block may read: batch fields, and every tensor of the network's graph."""
+    symbols = network.meta.get("symbols", {})
+    types = {name: (dtype_of(t.dtype), t.shape) for name, t in fields.items()}
+    for node in network.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and node.op != "output":
+            types[node.name] = (value.dtype, tuple(length(size, symbols) for size in value.shape))
+    return types

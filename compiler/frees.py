@@ -1,0 +1,62 @@
+"""When does each value die? A `free` before the first call after a value's last use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lpc.specs.plan.instructions import (
+    Accumulate,
+    Call,
+    Clip,
+    Free,
+    Instruction,
+    Load,
+    Random,
+    Record,
+    Return,
+    Update,
+    Write,
+)
+
+
+def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:
+    """Free each value before the first call after its last use; values in `keep` outlive the body.
+
+    Nothing between two calls makes tensors of any size, so one `free` for each call is enough.
+    """
+    kept = set(keep)
+    last: dict[str, int] = {}
+    for index, instruction in enumerate(body):
+        for value in (*_defined(instruction), *_used(instruction)):
+            last[value] = index
+    result: list[Instruction] = []
+    dead: list[str] = []
+    for index, instruction in enumerate(body):
+        if dead and isinstance(instruction, Load | Random | Call):
+            result.append(Free(tuple(dead)))
+            dead = []
+        result.append(instruction)
+        dead += [v for v, end in last.items() if end == index and v not in kept]
+    return [*result, Free(tuple(dead))] if dead else result
+
+
+def _defined(instruction: Instruction) -> tuple[str, ...]:
+    match instruction:
+        case Load(values=values) | Call(values=values):
+            return values
+        case Random(value=value):
+            return (value,)
+        case _:
+            return ()
+
+
+def _used(instruction: Instruction) -> tuple[str, ...]:
+    match instruction:
+        case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values):
+            return values
+        case Write(value=value) | Record(value=value) | Return(value=value):
+            return (value,)
+        case Accumulate(target=target, value=value):
+            return (target, value)
+        case _:
+            return ()

@@ -1,0 +1,134 @@
+"""Which layers does torch.nn lack? Shapes, merges and self-attention as modules, so that each has a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Reshape(nn.Module):
+    """[batch, ...] -> [batch, *shape]; one -1 is inferred."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], *self.shape)
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
+
+
+class Transpose(nn.Module):
+    """Swaps two axes."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__()
+        self.axes = (a, b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(*self.axes)
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes}"
+
+
+class Permute(nn.Module):
+    """Reorders all axes."""
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.dims)
+
+    def extra_repr(self) -> str:
+        return f"dims={self.dims}"
+
+
+class Mean(nn.Module):
+    """Means along axes."""
+
+    def __init__(self, dim: Sequence[int], keep: bool = False) -> None:
+        super().__init__()
+        self.dim, self.keep = tuple(dim), keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dim, keepdim=self.keep)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, keep={self.keep}"
+
+
+class Select(nn.Module):
+    """One slice along an axis."""
+
+    def __init__(self, dim: int, index: int) -> None:
+        super().__init__()
+        self.dim, self.index = dim, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.select(self.dim, self.index)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, index={self.index}"
+
+
+class Add(nn.Module):
+    """Sum of its inputs, from the left."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+
+class Multiply(nn.Module):
+    """Product of its inputs, from the left."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        product = inputs[0]
+        for x in inputs[1:]:
+            product = product * x
+        return product
+
+
+class Concat(nn.Module):
+    """Its inputs side by side along an axis."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over [batch, tokens, channels] (Vaswani et al. 2017, section 3.2.2)."""
+
+    def __init__(
+        self, channels: int, heads: int, dropout: float = 0.0, bias: bool = True, causal: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.causal = heads, dropout, causal
+        self.qkv = nn.Linear(channels, 3 * channels, bias=bias)
+        self.out = nn.Linear(channels, channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, dropout={self.dropout}, causal={self.causal}"

@@ -1,0 +1,54 @@
+"""Does every gradient stay where the spec says? Declared influence of losses on parameters, against the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import networkx as nx
+
+from lpc.compiler.localize import LocalProblem
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.verify import influence, verify
+
+Influence = dict[str, frozenset[str]]
+
+
+def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]) -> Influence:
+    """Return for each parameter the losses that the spec lets reach it.
+
+    They are its own block's, and those of every block that a path of gradient links leads to.
+    """
+    reach: nx.DiGraph[str] = nx.DiGraph()
+    reach.add_nodes_from(graph.nodes)
+    reach.add_edges_from((a, b) for a, b, data in graph.edges(data=True) if data["link"].name == "gradient")
+    declared: Influence = {}
+    for block, problem in problems.items():
+        ahead = {block, *nx.descendants(reach, block)}
+        losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
+        for name in problem.trainable:
+            declared[name] = declared.get(name, frozenset()) | losses
+        if problem.head is not None:
+            own = frozenset(f"{block}.{loss.name}" for loss in problem.losses)
+            declared.update({f"heads.{block}.{n}": own for n, _ in problem.head.named_parameters()})
+    return declared
+
+
+def leaks(plan: Plan, declared: Influence) -> Influence:
+    """Return the losses that reach a parameter in the plan's kernels although the spec stops them."""
+    found = {name: frozenset(losses) for name, losses in influence(plan).items()}
+    extra = {name: losses - declared.get(name, frozenset()) for name, losses in found.items()}
+    return {name: losses for name, losses in extra.items() if losses}
+
+
+def ensure_isolated(plan: Plan, declared: Influence) -> None:
+    """Refuse a plan that is malformed or lets a gradient through a stop.
+
+    Raises LpcError with every problem found; with a plan from this compiler that is a defect of it.
+    """
+    problems = [d for d in verify(plan) if d.severity == "error"]
+    for name, losses in leaks(plan, declared).items():
+        message = f"`{name}` gets a gradient of {', '.join(sorted(losses))}, which a stop link should keep from it"
+        problems.append(Diagnostic("0413", message, place="kernels"))
+    if problems:
+        raise LpcError(problems)

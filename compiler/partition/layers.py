@@ -1,0 +1,77 @@
+"""Where does one layer end and the next begin? `per_layer`: a block for each layer and what follows it.
+
+A layer is a node with parameters that is neither a norm nor element-wise arithmetic with a parameter (a
+scale, a position embedding): those follow a layer. `at: preactivation` moves the boundary from after the
+activation to right after the op and its norm, so that what a block sends is a pre-activation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from lpc.compiler.partition.assignment import Assignment
+from lpc.compiler.partition.view import Site, View
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.model import Spec
+
+NORM = re.compile("norm", re.IGNORECASE)
+# Parameters that act element by element, or are only moved around: no layer of their own.
+FOLLOWER = re.compile(
+    r"norm|prelu|(^|\W)(add|sub|mul|div|cat|stack|expand|view|reshape|clone|repeat|to|where|getitem|select"
+    r"|slice|unsqueeze|t|transpose|permute|neg|exp|sigmoid|softplus|type_as|masked_fill)_?(\W|$)",
+    re.IGNORECASE,
+)
+
+
+def per_layer(view: View, spec: Spec) -> Assignment:
+    """Assign each layer to a block named by its module path, `path#2` for the second. Raises LpcError."""
+    layers = [site for site in view.roots if is_layer(view, site)]
+    if not layers:
+        raise LpcError(_no_layers(spec))
+    names = _block_names(layers)
+    fixed = {site.index: name for site, name in zip(layers, names, strict=True)}
+    if spec.decompose.at == "activation":
+        return Assignment(tuple(names), fixed)
+    _keep_norms(view, fixed)
+    return Assignment(tuple(names), fixed, toward="consumer")
+
+
+def is_layer(view: View, site: Site) -> bool:
+    """Return whether a site is a parametrised op such as linear, conv or embedding."""
+    return bool(site.parameters) and not FOLLOWER.search(op_name(view, site))
+
+
+def op_name(view: View, site: Site) -> str:
+    """Return the operator's name: a module's class, or a function's or method's name."""
+    target = site.node.target
+    if site.node.op == "call_module":
+        return type(view.module.get_submodule(str(target))).__name__
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def _keep_norms(view: View, fixed: dict[int, str]) -> None:
+    for site in view.roots:
+        if site.index in fixed or not NORM.search(op_name(view, site)):
+            continue
+        makers = [fixed[p] for p in view.sources[site.index] if p in fixed]
+        if makers:
+            fixed[site.index] = makers[-1]
+
+
+def _block_names(layers: list[Site]) -> list[str]:
+    seen: Counter[str] = Counter()
+    names = []
+    for site in layers:
+        base = site.path or site.node.name
+        seen[base] += 1
+        names.append(base if seen[base] == 1 else f"{base}#{seen[base]}")
+    return names
+
+
+def _no_layers(spec: Spec) -> Diagnostic:
+    return Diagnostic(
+        "0308",
+        "`per_layer` finds no parametrised layer in the network",
+        span=spec.origin("decompose", "blocks"),
+    )

@@ -1,0 +1,213 @@
+"""What should the gradients be? Plain autograd over the traced network, with `detach` at every stop boundary.
+
+Independent of capture, schedule and runtime: one eager forward pass, the sum of all losses, one call of
+`torch.autograd.grad`. A stop-gradient makes the sum of local losses equal to local learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lpc.compiler.capture.randomness import attention_dropout, kept_scale
+from lpc.compiler.capture.tracing import site_name
+from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.localize import LocalProblem
+from lpc.compiler.state import named_state, run_with_state
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one training step's forward and backward should give, by the plan's names."""
+
+    gradients: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    output: Tensor
+
+
+def reference_step(
+    traced: Traced,
+    graph: nx.DiGraph[str],
+    problems: Mapping[str, LocalProblem],
+    shared: str,
+    state: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
+) -> Reference:
+    """Run one step of the decomposed objective in eager mode.
+
+    `state` and `batch` have torch's default dtype; `noise` fixes every random site by name. Raises KeyError for a site
+    that `noise` lacks.
+    """
+    wanted = _wanted(problems)
+    leaves = {n: t.detach().clone().requires_grad_(n in wanted) for n, t in state.items()}
+    walk = _Walk(traced, graph, problems, shared, leaves, noise)
+    values = walk.forward(batch)
+    losses = {
+        f"{b}.{name}": value
+        for b, problem in problems.items()
+        for name, value in walk.losses(problem, values, batch).items()
+    }
+    reached = [n for n in wanted if n in leaves]
+    total = sum(losses.values(), torch.zeros(()))
+    found = torch.autograd.grad(total, [leaves[n] for n in reached], allow_unused=True)
+    gradients = {n: g for n, g in zip(reached, found, strict=True) if g is not None}
+    buffers = {n: t.detach() for n, t in leaves.items() if n not in wanted}
+    return Reference(gradients, {n: v.detach() for n, v in losses.items()}, buffers, values["output"].detach())
+
+
+def _wanted(problems: Mapping[str, LocalProblem]) -> list[str]:
+    names: dict[str, None] = {}
+    for block, problem in problems.items():
+        names.update(dict.fromkeys(problem.trainable))
+        if problem.head is not None:
+            names.update(dict.fromkeys(f"heads.{block}.{n}" for n, _ in problem.head.named_parameters()))
+    return list(names)
+
+
+@dataclass
+class _Walk:
+    traced: Traced
+    graph: nx.DiGraph[str]
+    problems: Mapping[str, LocalProblem]
+    shared: str
+    leaves: Mapping[str, Tensor]
+    noise: Mapping[str, Tensor]
+    replay: _Replay = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replay = _Replay(self.noise)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return every node's value by name, and the network's output as `output`."""
+        network = self.traced.train
+        owner = {n: b for b, a in self.graph.nodes(data=True) for n in a["nodes"]["train"]}
+        run = _Detaching(network, owner, self.stopped(), self.borrowed(), self.traced.tied, self.replay)
+        canonical = {name: self.traced.tied.get(name, name) for name in named_state(network)}
+        state = {name: self.leaves[first] for name, first in canonical.items() if first in self.leaves}
+        with self.replay:
+            output = run_with_state(run, state, [batch[n] for n in self.traced.inputs])
+        return {**run.values, "output": output}
+
+    def stopped(self) -> set[tuple[str, str]]:
+        return {(a, b) for a, b, data in self.graph.edges(data=True) if data["link"].name == "stop"}
+
+    def borrowed(self) -> dict[str, set[str]]:
+        """Under `shared: owner`, a block that borrows a parameter sees it as a constant."""
+        if self.shared != "owner":
+            return {}
+        return {b: set(a.get("borrowed", ())) for b, a in self.graph.nodes(data=True)}
+
+    def losses(
+        self, problem: LocalProblem, values: Mapping[str, Any], batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        if not problem.losses:
+            return {}
+        prediction = self.predict(problem, values[problem.feature["train"]])
+        return {
+            loss.name: loss.weight * loss.function(prediction, batch[loss.target]) for loss in problem.losses
+        }
+
+    def predict(self, problem: LocalProblem, feature: Tensor) -> Tensor:
+        if problem.head is None:
+            return feature
+        problem.head.train()
+        prefix = f"heads.{problem.block}."
+        state = {n.removeprefix(prefix): t for n, t in self.leaves.items() if n.startswith(prefix)}
+        self.replay.site(prefix.rstrip("."))
+        with self.replay:
+            return functional_call(problem.head, state, (feature,))  # type: ignore[no-any-return]
+
+
+class _Detaching(fx.Interpreter):
+    """Runs the network eagerly; a value read across a stop boundary is detached."""
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        owner: Mapping[str, str],
+        stopped: set[tuple[str, str]],
+        borrowed: Mapping[str, set[str]],
+        tied: Mapping[str, str],
+        replay: _Replay,
+    ) -> None:
+        super().__init__(network, garbage_collect_values=False)
+        self.owner, self.stopped, self.borrowed, self.tied = owner, stopped, borrowed, tied
+        self.replay = replay
+        self.values: dict[str, Any] = {}
+        self.reader: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.reader = n
+        if n.op not in ("placeholder", "output"):
+            self.replay.site(site_name(n.meta.get("path", ""), n.meta.get("call", 0)))
+        result = super().run_node(n)
+        self.values[n.name] = result
+        return result
+
+    def map_nodes_to_values(self, args: Any, n: fx.Node) -> Any:
+        """Read a node's arguments; a float32 that the traced code names is the dtype of the step."""
+        dtype = torch.get_default_dtype()
+        named = fx.node.map_aggregate(args, lambda a: dtype if a is torch.float32 else a)
+        return fx.node.map_arg(named, lambda source: self.read(source, n))
+
+    def read(self, source: fx.Node, reader: fx.Node) -> Any:
+        value = self.env[source]
+        edge = (self.owner.get(source.name, ""), self.owner.get(reader.name, ""))
+        return value.detach() if edge in self.stopped and isinstance(value, Tensor) else value
+
+    def fetch_attr(self, target: str) -> Any:
+        value = super().fetch_attr(target)
+        return value.detach() if self.is_constant(target) else value
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        module = self.fetch_attr(target)
+        named = module.named_parameters(remove_duplicate=False)
+        constants = {n: p.detach() for n, p in named if self.is_constant(f"{target}.{n}")}
+        return functional_call(module, constants, args, kwargs) if constants else module(*args, **kwargs)
+
+    def is_constant(self, name: str) -> bool:
+        """Does the block that reads this parameter only borrow it?"""
+        block = self.owner.get(self.reader.name, "") if self.reader is not None else ""
+        return self.tied.get(name, name) in self.borrowed.get(block, ())
+
+
+class _Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Gives random operators the draws they are told, by site, in the order of the calls."""
+
+    def __init__(self, noise: Mapping[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.noise = noise
+        self.counts: dict[str, int] = {}
+        self.current = ""
+
+    def site(self, name: str) -> None:
+        self.current = name
+
+    def draw(self) -> Tensor:
+        count = self.counts.get(self.current, 0)
+        self.counts[self.current] = count + 1
+        return self.noise[f"{self.current}:{count}" if count else self.current]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func is aten.bernoulli_.float:
+            return args[0].copy_(self.draw())
+        if func is aten.native_dropout.default:
+            mask = self.draw()
+            return args[0] * mask * kept_scale(args[1]), mask.bool()
+        if torch.Tag.nondeterministic_seeded in func.tags and attention_dropout(func, args, options) != 0.0:
+            return self.draw().to(args[0].dtype if args and isinstance(args[0], Tensor) else torch.get_default_dtype())
+        return func(*args, **options)

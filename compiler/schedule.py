@@ -1,0 +1,280 @@
+"""In what order does a step run? Instructions for the step, the evaluation and the prediction.
+
+Immediate: a block's backward runs as soon as every cotangent it waits for has arrived, which for a block that
+receives none is at once, before the next block's forward. Summed: all forwards, then all backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from lpc.compiler.frees import with_frees
+from lpc.compiler.localize import LocalProblem
+from lpc.specs.model import Spec
+from lpc.specs.plan.instructions import (
+    Accumulate,
+    Call,
+    Clip,
+    Instruction,
+    Load,
+    Random,
+    Record,
+    Repeat,
+    Return,
+    Update,
+    Write,
+)
+from lpc.specs.plan.kernel import Bundle, Kernel
+
+METRIC_ROLES = ("loss", "metric")
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The three instruction lists of a plan."""
+
+    step: tuple[Instruction, ...]
+    evaluate: tuple[Instruction, ...]
+    predict: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one block. Either `local` (fused), or `forward` with `backward` or `vjp`."""
+
+    eval: Kernel
+    predict: Kernel
+    local: Kernel | None = None
+    forward: Kernel | None = None
+    backward: Kernel | None = None
+
+
+def schedule(
+    spec: Spec,
+    graph: nx.DiGraph[str],
+    problems: Mapping[str, LocalProblem],
+    kernels: Mapping[str, Kernels],
+) -> Sections:
+    """Return the instructions of all three sections."""
+    return Sections(
+        _step(spec, graph, problems, kernels),
+        _forward_only(problems, {b: k.eval for b, k in kernels.items()}, None, spec.run.metrics),
+        _forward_only(problems, {b: k.predict for b, k in kernels.items()}, graph.graph["output_value"], ()),
+    )
+
+
+def _step(
+    spec: Spec,
+    graph: nx.DiGraph[str],
+    problems: Mapping[str, LocalProblem],
+    kernels: Mapping[str, Kernels],
+) -> tuple[Instruction, ...]:
+    writer = _Writer(graph, problems, kernels, spec.run.memory == "summed", spec.run.metrics)
+    for block in graph.nodes:
+        writer.forward(block)
+    writer.finish()
+    load = Load(*_fields(_all(kernels, ("local", "forward"))))
+    body = [load, *writer.body]
+    if spec.run.accumulate > 1:
+        return tuple(_accumulated(spec, body, writer))
+    if spec.run.clip is not None:
+        return tuple(with_frees([*body, *_clipped_updates(spec.run.clip, writer)]))
+    return tuple(with_frees(_with_early_updates(body, writer)))
+
+
+@dataclass
+class _Writer:
+    """Writes calls in the order in which their arguments become known."""
+
+    graph: nx.DiGraph[str]
+    problems: Mapping[str, LocalProblem]
+    kernels: Mapping[str, Kernels]
+    summed: bool
+    metrics: tuple[str, ...]
+    body: list[Instruction] = field(default_factory=list)
+    gradients: dict[str, list[str]] = field(default_factory=dict)  # parameter owner -> bundles
+    waiting: list[str] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+
+    def forward(self, block: str) -> None:
+        kernels = self.kernels[block]
+        kernel = kernels.local or kernels.forward
+        assert kernel is not None
+        self.call(block, kernel)
+        if kernels.local is None and kernels.backward is not None:
+            self.waiting.append(block)
+        if not self.summed:
+            self.run_ready()
+
+    def finish(self) -> None:
+        self.run_ready()
+        assert not self.waiting, "a block waits for a cotangent that no block sends"
+
+    def run_ready(self) -> None:
+        """Run every waiting backward whose cotangents are there, the latest block first."""
+        while ready := [b for b in reversed(self.waiting) if self.missing(b) == []]:
+            block = ready[0]
+            self.waiting.remove(block)
+            backward = self.kernels[block].backward
+            assert backward is not None
+            self.call(block, backward)
+
+    def missing(self, block: str) -> list[str]:
+        kernel = self.kernels[block].backward
+        assert kernel is not None
+        return [b.name for b in kernel.arguments if b.role == "cotangent" and b.name not in self.known]
+
+    def call(self, block: str, kernel: Kernel) -> None:
+        randoms = [b for b in kernel.arguments if b.role == "random"]
+        for bundle in randoms:
+            value = value_name(block, bundle)
+            if value not in self.known:
+                self.body.append(Random(value, bundle.ports[0].source))
+                self.known.add(value)
+        values = tuple(value_name(block, b) for b in kernel.results)
+        self.body.append(Call(values, kernel.name, tuple(arguments_of(kernel))))
+        self.known |= set(values)
+        for bundle, value in zip(kernel.results, values, strict=True):
+            self.follow(block, bundle, value)
+
+    def follow(self, block: str, bundle: Bundle, value: str) -> None:
+        if bundle.role == "buffers":
+            self.body.append(Write(value))
+        elif bundle.role in METRIC_ROLES:
+            self.body += _records(self.problems[block], bundle, value, self.metrics)
+        elif bundle.role == "gradients":
+            for owner in self.owners(block, bundle):
+                self.gradients.setdefault(owner, []).append(value)
+
+    def owners(self, block: str, bundle: Bundle) -> list[str]:
+        """The blocks whose optimizers step these parameters: this one, and the owners of borrowed ones."""
+        names = {port.source for port in bundle.ports}
+        head = any(n.startswith(f"heads.{block}.") for n in names)
+        return [
+            b
+            for b in self.graph.nodes
+            if names & set(self.graph.nodes[b]["parameters"]) or (head and b == block)
+        ]
+
+
+def value_name(block: str, bundle: Bundle) -> str:
+    """Return the plan's name for one result or random argument of a block's kernel."""
+    if bundle.role in ("output", "cotangent"):
+        return bundle.name
+    return f"{block}.{bundle.name}"
+
+
+def _records(
+    problem: LocalProblem, bundle: Bundle, value: str, metrics: Sequence[str]
+) -> list[Instruction]:
+    """Record a loss or metric; a classifying block's loss also as the perplexity, where that is asked for."""
+    name = bundle.ports[0].source
+    records: list[Instruction] = [Record(f"{problem.block}.{name}", value)]
+    if name == "loss" and "perplexity" in metrics and problem.losses[0].classifies:
+        records.append(Record(f"{problem.block}.perplexity", value))
+    return records
+
+
+def arguments_of(kernel: Kernel) -> list[str]:
+    """Return the values that a call lists: everything but state and seeds."""
+    return [
+        b.name if b.role in ("input", "cotangent") else f"{kernel.block}.{b.name}"
+        for b in kernel.arguments
+        if b.role not in ("state", "seed")
+    ]
+
+
+def _all(kernels: Mapping[str, Kernels], kinds: Iterable[str]) -> list[Kernel]:
+    return [k for entry in kernels.values() for kind in kinds if (k := getattr(entry, kind)) is not None]
+
+
+def _fields(kernels: Iterable[Kernel]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The values that no kernel computes are batch fields; their value name is the field's name."""
+    kernels = list(kernels)
+    computed = {value_name(k.block, b) for k in kernels for b in k.results}
+    wanted: dict[str, None] = {}
+    for kernel in kernels:
+        for bundle in kernel.arguments:
+            if bundle.role == "input" and bundle.name not in computed:
+                wanted.setdefault(bundle.name)
+    return tuple(wanted), tuple(wanted)
+
+
+def _forward_only(
+    problems: Mapping[str, LocalProblem],
+    kernels: Mapping[str, Kernel],
+    output: str | None,
+    metrics: Sequence[str],
+) -> tuple[Instruction, ...]:
+    body: list[Instruction] = []
+    for block, kernel in kernels.items():
+        values = tuple(value_name(block, b) for b in kernel.results)
+        if not values:
+            continue
+        randoms = [b for b in kernel.arguments if b.role == "random"]
+        body += [Random(value_name(block, b), b.ports[0].source) for b in randoms]
+        body.append(Call(values, kernel.name, tuple(arguments_of(kernel))))
+        for bundle, value in zip(kernel.results, values, strict=True):
+            if bundle.role in METRIC_ROLES:
+                body += _records(problems[block], bundle, value, metrics)
+    if output is not None:
+        body.append(Return("output", output))
+    fields = _fields(kernels.values())
+    return tuple(with_frees([Load(*fields), *body]))
+
+
+def _with_early_updates(body: list[Instruction], writer: _Writer) -> list[Instruction]:
+    """Put each update right after the last call that makes its gradients or reads its parameters."""
+    after: dict[int, list[Instruction]] = {}
+    for block, bundles in writer.gradients.items():
+        last = max(i for i, ins in enumerate(body) if isinstance(ins, Call) and _touches(ins, block, bundles, writer))
+        while last + 1 < len(body) and isinstance(body[last + 1], Record | Write):
+            last += 1
+        after.setdefault(last, []).append(Update(block, tuple(bundles)))
+    placed: list[Instruction] = []
+    for index, instruction in enumerate(body):
+        placed.append(instruction)
+        placed += after.get(index, [])
+    return placed
+
+
+def _touches(call: Call, block: str, bundles: list[str], writer: _Writer) -> bool:
+    if set(call.values) & set(bundles):
+        return True
+    owned = set(writer.graph.nodes[block]["parameters"])
+    kernel = _kernel_named(writer.kernels, call.kernel)
+    return any(p.source in owned for b in kernel.arguments if b.role == "state" for p in b.ports)
+
+
+def _kernel_named(kernels: Mapping[str, Kernels], name: str) -> Kernel:
+    return next(k for k in _all(kernels, ("local", "forward", "backward")) if k.name == name)
+
+
+def _clipped_updates(norm: float, writer: _Writer) -> list[Instruction]:
+    every = tuple(dict.fromkeys(g for bundles in writer.gradients.values() for g in bundles))
+    updates = [Update(b, tuple(g)) for b, g in writer.gradients.items()]
+    return [Clip(every, norm), *updates]
+
+
+def _accumulated(
+    spec: Spec, body: list[Instruction], writer: _Writer
+) -> list[Instruction]:
+    """Average gradients over `accumulate` batches; update once after the last."""
+    bundles = list(dict.fromkeys(g for values in writer.gradients.values() for g in values))
+    sums = {value: f"{value}.sum" for value in bundles}
+    inner: list[Instruction] = []
+    for instruction in body:
+        inner.append(instruction)
+        if isinstance(instruction, Call):
+            inner += [
+                Accumulate(sums[v], v, 1.0 / spec.run.accumulate) for v in instruction.values if v in sums
+            ]
+    repeat = Repeat(spec.run.accumulate, tuple(with_frees(inner, keep=set(sums.values()))))
+    tail: list[Instruction] = []
+    if spec.run.clip is not None:
+        tail.append(Clip(tuple(sums.values()), spec.run.clip))
+    tail += [Update(b, tuple(sums[g] for g in values)) for b, values in writer.gradients.items()]
+    return [repeat, *with_frees(tail)]
