@@ -1,0 +1,194 @@
+"""How does a whole run go? Epochs of steps, with logging, validation and checkpoints when they are due."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpc.runtime import checkpoint
+from lpc.runtime.batch import Batch
+from lpc.runtime.checkpoint import BEST, LAST, Progress
+from lpc.runtime.data import batches
+from lpc.runtime.engine import Engine
+from lpc.runtime.journal import FILE, Journal
+from lpc.runtime.meter import Meter
+from lpc.runtime.period import due
+from lpc.runtime.report import Quiet, Reporter
+from lpc.runtime.stopping import criterion, find
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.files import leftovers, write_atomically
+from lpc.specs.plan.manifest import plan_hash
+
+SUMMARY = "summary.json"
+
+
+def fit(
+    engine: Engine, folder: Path | None, resume: bool, reporter: Reporter | None, tensorboard: bool
+) -> dict[str, Any]:
+    """Run the spec's `run` section on an engine and return its summary (see `Trainer.fit`)."""
+    run = _Run(engine, folder, reporter or Quiet())
+    try:
+        run.begin(resume, tensorboard)
+        run.train()
+        return run.summary()
+    finally:
+        run.end()
+
+
+class _Run:
+    """One run: what is due when, and how far it is."""
+
+    def __init__(self, engine: Engine, folder: Path | None, reporter: Reporter) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.reporter = reporter
+        self.progress = Progress()
+        self.window = Meter(engine.plan.program.metrics)  # since the last log point
+        self.latest: dict[str, dict[str, float]] = {}
+        self.journal = Journal(None)
+        self.total, self.per_epoch = engine.total_steps, engine.steps_per_epoch
+        settings = engine.spec.run
+        self.log_due = due(settings.log, self.per_epoch, "run.log")
+        self.validation_due = due(settings.validate_, self.per_epoch, "run.validate")
+        self.checkpoint_due = due(settings.checkpoint, self.per_epoch, "run.checkpoint")
+        held_out = (name for name in ("validation", "test") if getattr(engine.splits, name) is not None)
+        self.held_out = next(held_out, None)
+        if settings.early_stop is not None:
+            span = engine.spec.origin("run", "early_stop")
+            criterion(settings.early_stop, list(engine.plan.program.metrics), span)
+            if self.held_out != "validation":
+                message = "`early_stop` needs a validation split: the test split must not decide when to stop"
+                raise LpcError(Diagnostic("0672", message, span))
+
+    def begin(self, resume: bool, tensorboard: bool) -> None:
+        """Start anew, or where the last checkpoint in the folder was written."""
+        if resume and self.folder is None:
+            raise LpcError(Diagnostic("0670", "there is no folder to resume from", place="resume"))
+        self.plan = plan_hash(self.engine.plan)
+        self.base = 0.0
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (LAST, BEST, SUMMARY, FILE):  # of an earlier run that was killed while it wrote
+                for torn in leftovers(self.folder / name):
+                    torn.unlink(missing_ok=True)
+            if resume and (self.folder / LAST).exists():
+                self.restore(self.folder / LAST)
+            else:
+                for stale in (LAST, BEST, SUMMARY):
+                    (self.folder / stale).unlink(missing_ok=True)
+        self.journal = Journal(self.folder, self.progress.step, tensorboard)
+        self.engine.steps_done = self.progress.step
+        self.reporter.start(self.progress.step, self.total)
+        self.started = time.perf_counter()
+
+    def end(self) -> None:
+        """Leave terminal and files in order, however the run went."""
+        self.reporter.end()
+        self.journal.close()
+
+    def restore(self, path: Path) -> None:
+        found = checkpoint.read(path)
+        found.restore(self.engine.machine, self.plan)
+        self.progress = found.progress
+        self.base = self.progress.seconds
+        device = self.engine.device
+        self.window.totals = {name: total.to(device) for name, total in found.part("meter.").items()}
+        self.window.weights = dict(self.progress.weights)
+
+    @property
+    def over(self) -> bool:
+        return self.progress.stopped or self.progress.step >= self.total
+
+    def train(self) -> None:
+        """Step until the run is over, epoch by epoch; the order of samples depends on (seed, epoch) alone."""
+        engine, parts = self.engine, self.engine.per_step
+        while not self.over:
+            epoch, within = divmod(self.progress.step, self.per_epoch)
+            stream = batches(
+                engine.splits.train,
+                engine.batch_size,
+                seed=engine.spec.run.seed,
+                epoch=epoch,
+                start=within * parts,
+                shuffle=True,
+                device=engine.device,
+            )
+            while not self.over and len(group := list(islice(stream, parts))) == parts:
+                self.step(group)
+
+    def step(self, group: Sequence[Batch]) -> None:
+        """Do one step and what is due after it; the checkpoint comes last, so that it covers the rest."""
+        readings = self.engine.advance(group)
+        with torch.inference_mode():
+            self.window.add(readings)
+        self.progress.step += 1
+        step = self.progress.step
+        if self.log_due(step) or step == self.total:
+            self.log()
+        if self.held_out is not None and (self.validation_due(step) or step == self.total):
+            self.validate(self.held_out)
+        if self.checkpoint_due(step) or self.over:
+            self.save(LAST)
+
+    def log(self) -> None:
+        values = self.window.values()
+        self.window.reset()
+        self.latest["train"] = values
+        self.reporter.step(self.progress.step, values)
+        self.journal.write("train", self.progress.step, self.epoch(), values, seconds=self.seconds())
+
+    def validate(self, split: str) -> None:
+        """Evaluate the held-out split; only a validation split may choose the best weights or end the run."""
+        values = self.engine.evaluate(split)  # type: ignore[arg-type]
+        self.latest[split] = values
+        best = False
+        if split == "validation" and values:
+            best = criterion(self.engine.spec.run.early_stop, list(values)).judge(values, self.progress)
+        if best:
+            self.save(BEST)
+        self.reporter.held_out(split, self.progress.step, values, best)
+        self.journal.write(split, self.progress.step, self.epoch(), values)
+
+    def save(self, name: str) -> None:
+        if self.folder is None:
+            return
+        self.progress.seconds = self.seconds()
+        self.progress.weights = dict(self.window.weights)
+        checkpoint.write(
+            self.folder / name, self.plan, self.engine.machine, self.progress, self.window.totals
+        )
+
+    def epoch(self) -> float:
+        return self.progress.step / self.per_epoch
+
+    def seconds(self) -> float:
+        return round(self.base + time.perf_counter() - self.started, 3)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the run came to, and write it to `summary.json`."""
+        seconds = self.seconds()
+        for split in ("validation", "test"):
+            if getattr(self.engine.splits, split) is not None and split not in self.latest:
+                self.latest[split] = self.engine.evaluate(split)
+        found: dict[str, Any] = {
+            "steps": self.progress.step,
+            "epochs": self.epoch(),
+            "seconds": seconds,
+            "device": str(self.engine.device),
+            "stopped_early": self.progress.stopped,
+            **self.latest,
+        }
+        if self.progress.best is not None:
+            found["best"] = {"step": self.progress.best_step, **self.progress.best_values}
+        accuracy = find("accuracy", list(self.latest.get("test", {})))
+        if accuracy is not None:
+            found["test_accuracy"] = self.latest["test"][accuracy]
+        if self.folder is not None:
+            write_atomically(self.folder / SUMMARY, json.dumps(found, indent=1).encode() + b"\n")
+        return found

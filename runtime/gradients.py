@@ -1,0 +1,49 @@
+"""How are gradient bundles combined? Sums by name, and clipping to a total norm; no tensor is written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+Bundle = list[Tensor | None]
+Route = list[list[tuple[str, int]]]  # for every parameter: bundles that hold its gradient, and where
+
+
+def route(names: Sequence[str], sources: Mapping[str, Sequence[str]]) -> Route:
+    """Return where the gradient of each name is found in bundles whose ports are named by `sources`."""
+    found: dict[str, list[tuple[str, int]]] = {name: [] for name in names}
+    for bundle, ports in sources.items():
+        for index, name in enumerate(ports):
+            if name in found:
+                found[name].append((bundle, index))
+    return [found[name] for name in names]
+
+
+def collect(env: Mapping[str, Bundle], found: Route) -> Bundle:
+    """Return one gradient a name: None where no bundle has it, the sum where several have."""
+    return [env[places[0][0]][places[0][1]] if len(places) == 1 else _sum(env, places) for places in found]
+
+
+def _sum(env: Mapping[str, Bundle], places: Sequence[tuple[str, int]]) -> Tensor | None:
+    total: Tensor | None = None
+    for bundle, index in places:
+        gradient = env[bundle][index]
+        if gradient is not None:
+            total = gradient if total is None else total + gradient
+    return total
+
+
+def clip(gradients: Bundle, norm: float) -> Bundle:
+    """Return gradients scaled so that their total 2-norm is at most `norm`, by torch's own rule.
+
+    Out of place: one tensor may be the gradient of two parameters, and would be scaled twice.
+    """
+    present = [g for g in gradients if g is not None]
+    if not present:
+        return gradients
+    factor = torch.clamp(norm / (get_total_norm(present) + 1e-6), max=1.0)
+    scaled = iter(torch._foreach_mul(present, factor))
+    return [None if g is None else next(scaled) for g in gradients]

@@ -1,0 +1,57 @@
+"""How is a plan executed? A loop over instructions that were bound beforehand; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from lpc.runtime.handlers import BINDERS, WITHOUT_EFFECTS, Operation, Section
+from lpc.runtime.resources import Frame, Resources
+from lpc.specs.plan.instructions import Every, Instruction, Load, Repeat
+
+
+class Machine(Resources):
+    """A program on a device, with its sections ready to run; each is bound when it is first needed."""
+
+    @cached_property
+    def step(self) -> tuple[Operation, ...]:
+        return Section(self, BINDERS).bind(self.program.step)
+
+    @cached_property
+    def gradients(self) -> tuple[Operation, ...]:
+        return Section(self, WITHOUT_EFFECTS).bind(self.program.step)
+
+    @cached_property
+    def evaluate(self) -> tuple[Operation, ...]:
+        return Section(self, BINDERS).bind(self.program.evaluate)
+
+    @cached_property
+    def predict(self) -> tuple[Operation, ...]:
+        return Section(self, BINDERS).bind(self.program.predict)
+
+    def run(self, section: tuple[Operation, ...], frame: Frame) -> Frame:
+        """Run one section on a frame and return the frame."""
+        with torch.inference_mode():
+            for operation in section:
+                operation(frame)
+        return frame
+
+
+def count_loads(body: Sequence[Instruction]) -> int:
+    """Return how many batches one run of a section takes."""
+    return sum(
+        i.count * count_loads(i.body) if isinstance(i, Repeat) else int(isinstance(i, Load)) for i in body
+    )
+
+
+def loaded_fields(body: Sequence[Instruction]) -> tuple[str, ...]:
+    """Return the batch fields that a section loads."""
+    names: dict[str, None] = {}
+    for instruction in body:
+        if isinstance(instruction, Load):
+            names.update(dict.fromkeys(instruction.fields))
+        elif isinstance(instruction, Repeat | Every):
+            names.update(dict.fromkeys(loaded_fields(instruction.body)))
+    return tuple(names)

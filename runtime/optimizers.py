@@ -1,0 +1,158 @@
+"""How does a block's optimizer step? One torch.optim object a block, fed with gradients from kernels."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lpc.runtime.gradients import Bundle, clip
+from lpc.runtime.schedules import is_constant, law_of, lr_factor
+from lpc.runtime.state import State
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.plan import Optimizer
+
+# LBFGS calls the loss again by a closure, SparseAdam takes sparse gradients: a plan has neither.
+REFUSED = {"lbfgs": "it needs to evaluate the loss again", "sparseadam": "it needs sparse gradients"}
+
+
+def classes() -> dict[str, type[torch.optim.Optimizer]]:
+    """Return the classes of torch.optim by lower-case name."""
+    found = (value for value in vars(torch.optim).values() if inspect.isclass(value))
+    base = torch.optim.Optimizer
+    return {c.__name__.lower(): c for c in found if issubclass(c, base) and c is not base}
+
+
+class BlockOptimizer:
+    """A block's parameters with their optimizer, learning-rate schedule and clipping."""
+
+    def __init__(self, plan: Optimizer, state: State) -> None:
+        self.plan = plan
+        self.place = f"optimizer of block {plan.block}"
+        self.names = [name for group in plan.groups for name in group.parameters]
+        self.parameters = [self._parameter(state, name) for name in self.names]
+        self.optimizer = self._construct()
+        self.rates = [
+            group["lr"] * own.lr_factor
+            for group, own in zip(self.optimizer.param_groups, plan.groups, strict=True)
+        ]
+        self.schedule = {**plan.schedule, "then": law_of(plan.schedule)}
+        self.constant = is_constant(self.schedule)
+        self.clips = plan.clip is not None and math.isfinite(plan.clip)  # infinity is how a spec says `none`
+        self.total_steps: int | None = None
+        self.steps_per_epoch: int | None = None
+        self._set_rates(1.0)
+
+    def step(self, gradients: Bundle, step: int) -> None:
+        """Step with one gradient a parameter, in the order of `names`; None leaves a parameter as it is."""
+        if not self.constant:
+            self._set_rates(lr_factor(self.schedule, step, self.total_steps, self.steps_per_epoch))
+        for parameter, gradient in zip(self.parameters, self.prepare(gradients), strict=True):
+            parameter.grad = gradient
+        self._step()
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def prepare(self, gradients: Bundle) -> Bundle:
+        """Return what the optimizer receives: clipped, and laid out as the parameters are.
+
+        torch's fused CPU steps read a gradient of other strides, even an expanded one, as contiguous.
+        """
+        if self.clips:
+            gradients = clip(gradients, self.plan.clip or 0.0)
+        return [g if g is None or g.is_contiguous() else g.contiguous() for g in gradients]
+
+    @cached_property
+    def _step(self) -> Callable[[], Any]:
+        return self.optimizer.step
+
+    def _set_rates(self, factor: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def state(self) -> Iterator[tuple[str, str, Any]]:
+        """Yield (parameter, entry, value) for every entry of the optimizer's state."""
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for entry, value in self.optimizer.state.get(parameter, {}).items():
+                yield name, entry, value
+
+    def load_state(self, values: dict[str, dict[str, Any]]) -> None:
+        """Replace the optimizer's state by {parameter: {entry: value}}; options stay as the plan says."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        order = [index for group in groups for index in group["params"]]
+        numbered = {i: values[name] for i, name in zip(order, self.names, strict=True) if name in values}
+        self.optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            self._restore(parameter, values.get(name, {}))
+
+    def _restore(self, parameter: nn.Parameter, values: dict[str, Any]) -> None:
+        """Undo torch's casts: it gives every entry but `step` the parameter's dtype, NAdam's products too."""
+        held = self.optimizer.state[parameter] if values else {}
+        for entry, value in values.items():
+            if isinstance(value, Tensor):
+                counter = value.dim() == 0 and parameter.dim() > 0  # counters live where `step` does
+                like = held.get("step", held[entry]) if counter else held[entry]
+                held[entry] = value.to(like.device, copy=True)
+
+    def _parameter(self, state: State, name: str) -> nn.Parameter:
+        tensor = state[name]
+        if isinstance(tensor, nn.Parameter):
+            return tensor
+        message = f"`{name}` is a buffer; an optimizer steps parameters"
+        raise LpcError(Diagnostic("0655", message, place=self.place))
+
+    def _construct(self) -> torch.optim.Optimizer:
+        kind = self._class()
+        known = list(inspect.signature(kind).parameters)[1:]
+        self._check_options(known)
+        given = self.plan.options.items()
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
+        attempts: list[dict[str, Any]] = [{}]
+        if "fused" not in options and "foreach" not in options:
+            attempts[:0] = [{word: True} for word in ("fused", "foreach") if word in known]
+        for attempt in attempts:
+            try:
+                return kind(self._groups(), **options, **attempt)
+            except RuntimeError as error:  # fused or foreach that does not exist for this device or dtype
+                problem: Exception = error
+            except (IndexError, TypeError, ValueError) as error:
+                problem = error
+                break
+        message = f"torch.optim.{kind.__name__} refuses its options: {problem}"
+        raise LpcError(Diagnostic("0654", message, place=self.place))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        tensors = dict(zip(self.names, self.parameters, strict=True))
+        return [{"params": [tensors[n] for n in g.parameters], **g.options} for g in self.plan.groups]
+
+    def _class(self) -> type[torch.optim.Optimizer]:
+        name, known = self.plan.name, classes()
+        if name in REFUSED:
+            message = f"`{name}` cannot step a plan: {REFUSED[name]}"
+            raise LpcError(Diagnostic("0653", message, place=self.place))
+        if name in known:
+            return known[name]
+        near = did_you_mean(name, known)
+        message = f"torch {torch.__version__} has no optimizer `{name}`"
+        raise LpcError(Diagnostic("0652", message, place=self.place, notes=(near,) if near else ()))
+
+    def _check_options(self, known: list[str]) -> None:
+        """torch takes any key in a parameter group and ignores it; a misspelt one must not pass."""
+        for options in (self.plan.options, *(group.options for group in self.plan.groups)):
+            for key in options:
+                if key not in known:
+                    near = did_you_mean(key, known)
+                    notes = (near,) if near else (f"it takes {', '.join(known)}",)
+                    message = f"`{self.plan.name}` has no option `{key}`"
+                    raise LpcError(Diagnostic("0654", message, place=self.place, notes=notes))
+
+
+def gradients_by_name(optimizer: BlockOptimizer, gradients: Bundle) -> dict[str, Tensor]:
+    """Return {parameter: gradient} of what an optimizer would receive."""
+    prepared = zip(optimizer.names, optimizer.prepare(gradients), strict=True)
+    return {name: gradient for name, gradient in prepared if gradient is not None}

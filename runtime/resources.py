@@ -1,0 +1,62 @@
+"""What do instructions work with? A program's kernels, state, optimizers and noise on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpc.runtime.allocator import keep_freed_memory
+from lpc.runtime.batch import Batch
+from lpc.runtime.link import Linked, link
+from lpc.runtime.meter import Reading
+from lpc.runtime.noise import Source
+from lpc.runtime.optimizers import BlockOptimizer
+from lpc.runtime.state import State
+from lpc.specs.plan.kernel import Kernel
+from lpc.specs.plan.plan import Program
+
+
+@dataclass(slots=True)
+class Frame:
+    """One execution of a section. A value is the list of its tensors; most have one."""
+
+    batches: Iterator[Batch]
+    step: int = 0
+    noise: Sequence[Mapping[str, Tensor]] = ()  # per batch: sites whose noise the caller fixes
+    env: dict[str, list[Any]] = field(default_factory=dict)
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    size: int = 1  # samples in the current batch
+    part: int = -1  # number of the current batch within the step
+    readings: list[Reading] = field(default_factory=list)
+    returned: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Resources:
+    """What lives as long as the trainer: all sections share it."""
+
+    def __init__(
+        self, program: Program, kernels: Mapping[str, Kernel], state: State, device: torch.device, seed: int
+    ) -> None:
+        self.program = program
+        self.kernels = kernels
+        self.state = state
+        self.device = device
+        self.seed = seed
+        self.linked: dict[str, Linked] = {}
+        keep_freed_memory()
+        self.optimizers = {block: BlockOptimizer(o, state) for block, o in program.optimizers.items()}
+        generator = torch.Generator(device)
+        self.noise = {site: Source(noise, device, generator) for site, noise in program.noise.items()}
+
+    def kernel(self, name: str) -> Kernel:
+        return self.kernels[name]
+
+    def function(self, kernel: Kernel) -> Linked:
+        if kernel.name not in self.linked:
+            self.linked[kernel.name] = link(kernel, self.device)
+        return self.linked[kernel.name]

@@ -1,0 +1,92 @@
+"""Which tensors does a plan train? Parameters and buffers by name, allocated once and updated in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from lpc.runtime.decode import dtype_of
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.plan import StateEntry
+
+
+class State:
+    """The network's and the heads' tensors; tied names share one tensor. Each keeps its identity for life."""
+
+    def __init__(self, entries: Mapping[str, StateEntry], weights: bytes, device: torch.device) -> None:
+        self.entries = dict(entries)
+        self.owner = {alias: e.name for e in entries.values() for alias in (e.name, *e.aliases)}
+        stored = _read(weights)
+        self.own = {name: _allocate(entry, stored, device) for name, entry in self.entries.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the tensor of a name or of an alias; it is updated in place."""
+        if name in self.owner:
+            return self.own[self.owner[name]]
+        raise LpcError(_unknown(name, self.owner, "the plan"))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return {name: tensor} with all tied names, as `nn.Module.state_dict()`; tensors share memory."""
+        return {name: self[name].detach() for name in self._names()}
+
+    def load_state_dict(self, values: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Copy values into the state; a tied tensor may have any of its names.
+
+        Errors, all in one LpcError before anything is copied: shapes that differ; with `strict` also unknown
+        and missing names.
+        """
+        problems = list(self._problems(values, strict))
+        if problems:
+            raise LpcError(problems)
+        with torch.no_grad():
+            for name, value in values.items():
+                if name in self.owner:
+                    self[name].copy_(value)
+
+    def _names(self) -> list[str]:
+        return [name for entry in self.entries.values() for name in (entry.name, *entry.aliases)]
+
+    def _problems(self, values: Mapping[str, Tensor], strict: bool) -> Iterator[Diagnostic]:
+        given = {self.owner[name] for name in values if name in self.owner}
+        for name, value in values.items():
+            if name in self.owner and value.shape != self[name].shape:
+                found, wanted = tuple(value.shape), tuple(self[name].shape)
+                yield Diagnostic("0647", f"`{name}` has shape {found}, expected {wanted}", place="state_dict")
+            elif strict and name not in self.owner:
+                yield _unknown(name, self.owner, "the state")
+        if strict:
+            for name in self.own:
+                if name not in given:
+                    yield Diagnostic("0649", f"`{name}` is missing", place="state_dict")
+
+
+def _read(weights: bytes) -> dict[str, Tensor]:
+    try:
+        return load(weights)
+    except (SafetensorError, ValueError) as error:
+        message = f"the plan's weights cannot be read: {error}"
+        raise LpcError(Diagnostic("0505", message, place="weights")) from None
+
+
+def _allocate(entry: StateEntry, stored: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    place = f"state {entry.name}"
+    if entry.name not in stored:
+        raise LpcError(Diagnostic("0649", f"the plan's weights lack `{entry.name}`", place=place))
+    value, dtype = stored[entry.name], dtype_of(entry.type.dtype, place)
+    if tuple(value.shape) != entry.type.shape or value.dtype != dtype:
+        found = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        message = f"the plan's weights hold `{entry.name}` as {found}, expected {entry.type}"
+        raise LpcError(Diagnostic("0647", message, place=place))
+    # A copy: the tensors of the loaded image are views of bytes that may not be written to.
+    own = value.to(device, copy=True).contiguous()
+    return nn.Parameter(own, requires_grad=entry.trainable) if entry.kind == "parameter" else own
+
+
+def _unknown(name: str, known: Mapping[str, str], where: str) -> Diagnostic:
+    near = did_you_mean(name, known)
+    notes = (near,) if near else ()
+    return Diagnostic("0648", f"`{name}` is no tensor of {where}", place="state_dict", notes=notes)
