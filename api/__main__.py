@@ -1,0 +1,5 @@
+"""What does `python -m lpc` do? The same as the command `lpc`."""
+
+from lpc.cli import main
+
+main()

@@ -1,0 +1,302 @@
+"""What does the command `lpc` do? A function a subcommand: call the API, print a view of the result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import lpc
+from lpc import formatting, language
+from lpc.output import say, show
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.files import write_atomically
+from lpc.usage import UsageError, continuation, misuse
+from lpc.views.diagnostics import diagnostic
+
+if TYPE_CHECKING:
+    from lpc.plan import Plan
+
+USER_MISTAKE = 2
+NOT_VERIFIED = 1
+INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
+
+app = typer.Typer(
+    name="lpc",
+    help="A declarative compiler for local learning.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="a spec: NAME.yaml or NAME.lpc", show_default=False)]
+PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="a plan: folder or .zip", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="override a value, such as run.seed=1", show_default=False
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PACKAGE|PATH", help="let `module:` import from here as well", show_default=False),
+]
+
+
+class GraphFormat(StrEnum):
+    """The forms in which `inspect` prints the partition."""
+
+    dot = "dot"
+    graphml = "graphml"
+    json = "json"
+    svg = "svg"
+
+
+class ReportFormat(StrEnum):
+    """The forms in which `check` tells its outcome."""
+
+    text = "text"
+    json = "json"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"lpc {lpc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Compile a network and a description of its local learning to a plan, and run it."""
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="SPEC", help="where to write it")] = Path("spec.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="begin with this recipe", show_default=False)
+    ] = None,
+    recipes: Annotated[bool, typer.Option("--recipes", help="list the recipes and write nothing")] = False,
+) -> None:
+    """Write a commented starter spec."""
+    from lpc import starting
+
+    if recipes:
+        say(starting.recipes(), end="")
+        return
+    text = starting.starter(recipe)
+    if path.exists() and not force:
+        raise LpcError(Diagnostic("0702", "a file is already there and is left as it is", place=str(path)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    say(f"wrote {path}; try: lpc run {path}")
+    if recipe is None:
+        say(f"or begin with a recipe, `lpc init --recipe NAME`:\n{starting.recipes()}", end="")
+
+
+@app.command()
+def check(
+    spec: SpecPath,
+    set_: Set = None,
+    format_: Annotated[ReportFormat, typer.Option("--format", help="how the outcome is told")] = ReportFormat.text,
+) -> None:
+    """Check a spec, without torch."""
+    try:
+        found = lpc.check(spec, set_ or ())
+    except LpcError as error:
+        if format_ is ReportFormat.text:
+            raise
+        say(language.report(error))
+        raise typer.Exit(USER_MISTAKE) from None
+    if format_ is ReportFormat.json:
+        say(language.report(found))
+        return
+    say(f"{spec}: `{found.name}` is well formed")
+
+
+@app.command()
+def expand(spec: SpecPath, set_: Set = None) -> None:
+    """Print a spec with every default written out."""
+    say(lpc.expand(lpc.check(spec, set_ or ())), end="")
+
+
+@app.command()
+def build(
+    spec: SpecPath,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PLAN", help="folder or .zip; default: SPEC's name + .plan"),
+    ] = None,
+    set_: Set = None,
+    allow: Allow = None,
+) -> None:
+    """Compile a spec to a plan. An earlier plan there is replaced only by a finished one."""
+    from lpc.views import building, partition, units
+
+    start = time.perf_counter()
+    plan = lpc.build(spec, set_ or (), allow=allow or ())
+    target = output or Path(f"{spec.stem}.plan")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    plan.save(target)
+    say(building.trace(plan.data.report))
+    show(partition.blocks(plan.data))
+    say(f"built {target} in {units.duration(time.perf_counter() - start)}")
+
+
+@app.command()
+def inspect(
+    plan: PlanPath,
+    graph: Annotated[GraphFormat | None, typer.Option(help="print the partition as a graph")] = None,
+    program: Annotated[bool, typer.Option("--plan", help="print the program, an instruction a line")] = False,
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="print one kernel, such as b1.local", show_default=False),
+    ] = None,
+) -> None:
+    """Show a plan: its blocks and boundaries, or what is asked for."""
+    found = lpc.load(plan)
+    chosen = [
+        text for text in (_graph(found, graph), _program(found, program), _kernel(found, kernel)) if text
+    ]
+    for text in chosen:
+        say(text, end="")
+    if not chosen:
+        _overview(found)
+
+
+@app.command()
+def verify(
+    plan: PlanPath,
+    allow: Allow = None,
+    seed: Annotated[int, typer.Option(help="seed of the random batch")] = 0,
+) -> None:
+    """Prove a plan's isolation and compare its gradients with eager autograd, in float64."""
+    from lpc.locating import located
+    from lpc.views import verification
+
+    found = lpc.load(plan)
+    with located(found, plan, None):
+        report = lpc.verify(found, allow=allow or (), seed=seed)
+    for problem in report.diagnostics:
+        show(diagnostic(problem), error=True)
+    show(verification.parameters(report))
+    say(verification.verdict(report))
+    if not report.ok:
+        raise typer.Exit(NOT_VERIFIED)
+
+
+@app.command()
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="SPEC|PLAN", help="a spec, or a plan", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="checkpoints and metrics; default: runs/NAME")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
+    epochs: Annotated[
+        int | None, typer.Option(help="short for --set run.epochs=N", show_default=False)
+    ] = None,
+    set_: Set = None,
+    allow: Allow = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files as well")] = False,
+) -> None:
+    """Train a plan, or a spec that is built first."""
+    from lpc.locating import located
+    from lpc.runtime.report import default_reporter
+    from lpc.views import running
+
+    overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
+    written = None if _is_plan(source) else lpc.check(source, overrides)
+    plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
+    folder = out or Path("runs", plan.spec.name)
+    with located(plan, source, written):
+        trainer = lpc.Trainer(plan, device)
+        summary = trainer.fit(folder, resume=resume, reporter=default_reporter(), tensorboard=tensorboard)
+    show(running.metrics(summary))
+    say(f"{running.outcome(summary)}\nwrote {folder}")
+
+
+for _command in (formatting.fmt, language.explain, language.fix, language.schema):
+    app.command()(_command)
+
+
+def _is_plan(source: Path) -> bool:
+    """Tell whether a path means a plan, which is a folder or an archive, or else a spec."""
+    return source.is_dir() or source.suffix in (".zip", ".plan")
+
+
+def _built(source: Path, overrides: Sequence[str]) -> Plan:
+    """Load a plan. Nothing in it can be overridden."""
+    if overrides:
+        raise LpcError(Diagnostic("0703", f"`{overrides[0]}` cannot change a built plan", place=str(source)))
+    return lpc.load(source)
+
+
+def _graph(plan: Plan, form: GraphFormat | None) -> str | None:
+    from lpc import graphs
+
+    writers: dict[GraphFormat, Callable[..., str]] = {
+        GraphFormat.dot: graphs.to_dot,
+        GraphFormat.graphml: graphs.to_graphml,
+        GraphFormat.json: graphs.to_json,
+        GraphFormat.svg: graphs.to_svg,
+    }
+    return None if form is None else writers[form](plan.partition)
+
+
+def _program(plan: Plan, wanted: bool) -> str | None:
+    return plan.text() if wanted else None
+
+
+def _kernel(plan: Plan, name: str | None) -> str | None:
+    return None if name is None else plan.kernel(name)
+
+
+def _overview(plan: Plan) -> None:
+    from lpc.views import building, partition
+
+    say(f"plan {plan.spec.name}, {plan.hash[:12]}, target {plan.data.target}, torch {plan.data.torch}")
+    say(building.trace(plan.data.report) + "\n")
+    show(partition.blocks(plan.data))
+    say("")
+    show(partition.boundaries(plan.data))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. A user's mistake is told in diagnostics and ends with code 2, never in a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given or ["--help"], prog_name="lpc", standalone_mode=False)
+    except typer.Abort:
+        code = INTERRUPTED
+    except LpcError as error:
+        code = _told(*error.diagnostics)
+    except UsageError as error:
+        code = _told(misuse(error, given))
+    except OSError as error:
+        code = _told(_inaccessible(error))
+    if code == INTERRUPTED:
+        sys.stderr.write(f"interrupted{continuation(given)}\n")
+    sys.exit(code)
+
+
+def _told(*problems: Diagnostic) -> int:
+    for problem in problems:
+        show(diagnostic(problem), error=True)
+    return USER_MISTAKE
+
+
+def _inaccessible(error: OSError) -> Diagnostic:
+    return Diagnostic("0701", error.strerror or str(error), place=str(error.filename or "unnamed file"))

@@ -1,0 +1,75 @@
+"""What is a plan to its user? Its data, with its text, its partition as a graph and its place on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import networkx as nx
+
+from lpc.graphs import from_data
+from lpc.specs import Spec, load_spec
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan import store
+from lpc.specs.plan.kernel_text import kernel_text
+from lpc.specs.plan.manifest import plan_hash
+from lpc.specs.plan.plan import Plan as PlanData
+from lpc.specs.plan.text import text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A built training program. `data` is the whole of it; everything else is read off `data`."""
+
+    data: PlanData
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The spec that the plan was built from, with every default written out."""
+        return load_spec(self.data.spec)
+
+    @cached_property
+    def partition(self) -> nx.DiGraph[str]:
+        """The blocks and boundaries as a networkx graph.
+
+        A node is a block (`modules`, `parameters`, `num_parameters`, and per sample `flops` and
+        `activation_bytes`); an edge is a boundary (`link` as text, `tensors` with name, dtype, per-sample
+        shape and bytes).
+        """
+        return from_data(self.data.partition)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all content: equal plans have equal hashes."""
+        return plan_hash(self.data)
+
+    def text(self) -> str:
+        """Return the readable program: its instructions, a line each."""
+        return text(self.data)
+
+    def kernel(self, name: str) -> str:
+        """Return one kernel as text: its arguments, one operator a line, its results.
+
+        Raises LpcError where the plan has no kernel of that name.
+        """
+        kernels = self.data.kernels["native"]
+        if name not in kernels:
+            message = f"the plan has no kernel `{name}`"
+            notes = (f"it has {', '.join(kernels)}",)
+            raise LpcError(
+                Diagnostic("0704", message, place=name, notes=notes, help=did_you_mean(name, kernels))
+            )
+        return kernel_text(kernels[name])
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder, or one archive where `path` ends in `.zip`; an earlier plan is replaced.
+
+        Raises LpcError where the path cannot be written or holds something else.
+        """
+        store.save(self.data, path)
+
+
+def load(path: str | Path) -> Plan:
+    """Read a plan that `Plan.save` wrote. Runs no code from it; raises LpcError where it is not intact."""
+    return Plan(store.load(path))

@@ -1,0 +1,305 @@
+"""Can this plan be trusted? Its structure, the losses that reach each parameter, and its numbers against autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from lpc.compiler.build import Build, localize, network, partition, run_pipeline, trace
+from lpc.compiler.capture.tracing import length_hints
+from lpc.compiler.capture.types import dtype_of
+from lpc.compiler.frontend.network import call
+from lpc.compiler.frontend.outputs import select
+from lpc.compiler.isolation import declared_influence
+from lpc.compiler.reference import Reference, reference_step
+from lpc.plan import Plan
+from lpc.runtime.meter import combine
+from lpc.runtime.noise import LAWS
+from lpc.runtime.resources import Frame
+from lpc.runtime.trainer import Trainer
+from lpc.specs import Spec, load_spec
+from lpc.specs.diagnostics import Diagnostic
+from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.plan import Noise, Program
+from lpc.specs.plan.plan import Plan as PlanData
+from lpc.specs.plan.verify import influence
+from lpc.specs.plan.verify import verify as verify_structure
+
+T = TypeVar("T")
+
+TOLERANCE = 1e-9  # relative; float64 sums in another order differ by about 1e-15 for each of 10^4 terms
+MIXED_TOLERANCE = 2.0**-7  # the spacing of bfloat16 numbers next to 1
+NEGLIGIBLE = 1e-6  # of the largest gradient: a key bias before a softmax has none, but for rounding
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found. `gradients`, `losses` and `buffers` hold relative errors by name.
+
+    `influence` is the set of losses that reach each parameter, computed from the kernels; `declared` the set
+    that the spec's links allow. `output` is the relative error of the network's output in evaluation.
+    """
+
+    diagnostics: tuple[Diagnostic, ...]
+    influence: dict[str, frozenset[str]]
+    declared: dict[str, frozenset[str]]
+    gradients: dict[str, float]
+    losses: dict[str, float]
+    buffers: dict[str, float]
+    output: float
+    tolerance: float
+
+    @property
+    def leaks(self) -> dict[str, frozenset[str]]:
+        """Parameters that a loss reaches although the spec stops its gradient."""
+        extra = {n: s - self.declared.get(n, frozenset()) for n, s in self.influence.items()}
+        return {n: s for n, s in extra.items() if s}
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of all."""
+        errors = [*self.gradients.values(), *self.losses.values(), *self.buffers.values(), self.output]
+        return max(errors, default=0.0)
+
+    @property
+    def ok(self) -> bool:
+        """True when the structure holds, no gradient leaks, and every number agrees."""
+        structure = not any(d.severity == "error" for d in self.diagnostics)
+        return structure and not self.leaks and self.worst <= self.tolerance
+
+
+def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
+    """Check a plan: its structure, its isolation, and one step in float64 against eager autograd.
+
+    Rebuilds the network from the plan's own spec; gradients, losses and buffers come from the plan's own
+    kernels, with every float32 in them read as float64. A plan with `precision: bf16` is compared as it is with
+    eager autocast, to the precision of bfloat16. `allow` is as in `build`; `seed` draws the batch.
+    Raises LpcError where the network cannot be built again.
+    """
+    build = rebuild(plan.data, allow)
+    mixed = build.spec.run.precision != "none"
+    precise = Trainer(plan.data if mixed else promote(plan.data), device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    batches = [sample_batch(precise.plan, generator) for _ in range(precise.per_step)]
+    noise = [sample_noise(precise.plan, generator) for _ in batches]
+    wanted = reference(build, precise.plan, batches, noise)
+    found = precise.gradients(batches, {site: [n[site] for n in noise] for site in noise[0]})
+    output = precise.predict(batches[0])
+    frame = precise.machine.run(precise.machine.step, Frame(iter(batches), 0, noise))
+    metrics = combine(frame.readings, precise.plan.program.metrics)
+    losses = {name: value for name, value in metrics.items() if name in wanted.losses}
+    buffers = {n: t for n, t in precise.state_dict().items() if n in wanted.buffers}
+    return Report(
+        diagnostics=tuple(verify_structure(plan.data)),
+        influence={n: frozenset(s) for n, s in influence(plan.data).items()},
+        declared=declared_influence(_given(build.graph), build.problems),
+        gradients=_errors(found, wanted.gradients),
+        losses=_errors(losses, wanted.losses),
+        buffers=_errors(buffers, {n: wanted.buffers[n] for n in buffers}),
+        output=_error(output, eager_output(build, precise.plan, batches[0])),
+        tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
+    )
+
+
+def rebuild(plan: PlanData, allow: Sequence[str]) -> Build:
+    """Build network, trace, partition and local problems again from the plan's spec, without capture."""
+    start = Build(load_spec(plan.spec), tuple(allow), plan.program.fields)
+    return run_pipeline(start, (network, trace, partition, localize))
+
+
+# Promotion to float64
+
+
+def promote(plan: PlanData) -> PlanData:
+    """Return the plan with every float32, in kernels, types and weights, read as float64.
+
+    Its optimizers have no schedules: one step tells nothing of them, and they may need the length of a run.
+    """
+    program = _promoted(plan.program)
+    optimizers = {name: replace(o, schedule={}) for name, o in program.optimizers.items()}
+    weights = {n: _double(t) for n, t in safetensors.torch.load(plan.weights).items()}
+    return replace(
+        plan,
+        program=replace(program, optimizers=optimizers),
+        kernels=_promoted(dict(plan.kernels)),
+        weights=safetensors.torch.save(weights),
+    )
+
+
+def _promoted(value: Any) -> Any:
+    """Rewrite dataclasses, containers and the JSON arguments of nodes; other values stay."""
+    if isinstance(value, TensorType):
+        return replace(value, dtype="float64") if value.dtype == "float32" else value
+    if value == {"dtype": "float32"}:
+        return {"dtype": "float64"}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _promoted(getattr(value, f.name)) for f in dataclass_fields(value)})
+    if isinstance(value, dict):
+        return {key: _promoted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_promoted(item) for item in value)
+    return value
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype == torch.float32 else tensor
+
+
+# Samples
+
+
+def sample_batch(plan: PlanData, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw a batch: normal numbers, class indices that exist, masks of ones."""
+    return {name: _sample(plan, name, kind, generator) for name, kind in plan.program.fields.items()}
+
+
+def _sample(plan: PlanData, name: str, kind: TensorType, generator: torch.Generator) -> Tensor:
+    shape = _sizes(kind)
+    dtype = dtype_of(kind.dtype)
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+    if "mask" in name:
+        return torch.ones(shape, dtype=dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+
+
+def sample_noise(plan: PlanData, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw every random site's noise for one batch."""
+    return {site: _draw(noise, generator) for site, noise in plan.program.noise.items()}
+
+
+def _draw(noise: Noise, generator: torch.Generator) -> Tensor:
+    empty = torch.empty(_sizes(noise.type), dtype=dtype_of(noise.type.dtype))
+    return LAWS[noise.law](empty, noise.args, generator)
+
+
+def _sizes(kind: TensorType) -> list[int]:
+    """Sizes to verify with: four samples, and every other symbolic length as in tracing."""
+    hints = {**length_hints(size for size in kind.shape if isinstance(size, str)), "B": BATCH}
+    return [hints[size] if isinstance(size, str) else size for size in kind.shape]
+
+
+# What should come out
+
+
+def reference(
+    build: Build, precise: PlanData, batches: Sequence[Mapping[str, Tensor]], noise: Sequence[Mapping[str, Tensor]]
+) -> Reference:
+    """Return the mean of the batches' reference steps, gradients clipped as the optimizers receive them."""
+    state: dict[str, Tensor] = dict(safetensors.torch.load(precise.weights))
+    steps: list[Reference] = []
+    for batch, drawn in zip(batches, noise, strict=True):
+        step = _one_step(build, state, batch, drawn)
+        state |= step.buffers
+        steps.append(step)
+    gradients = {n: _mean([s.gradients[n] for s in steps]) for n in steps[0].gradients}
+    losses = {n: _mean([s.losses[n] for s in steps]) for n in steps[0].losses}
+    return Reference(clipped(precise.program, build, gradients), losses, steps[-1].buffers, steps[0].output)
+
+
+def _one_step(
+    build: Build, state: Mapping[str, Tensor], batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+) -> Reference:
+    with computing(build.spec):
+        shared = build.spec.decompose.shared
+        return reference_step(_given(build.traced), _given(build.graph), build.problems, shared, state, batch, noise)
+
+
+@contextmanager
+def computing(spec: Spec) -> Iterator[None]:
+    """Compute in float64; with `precision: bf16` in float32 under autocast."""
+    before, mixed = torch.get_default_dtype(), spec.run.precision != "none"
+    torch.set_default_dtype(torch.float32 if mixed else torch.float64)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def clipped(program: Program, build: Build, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scale gradients as `run.clip` and then each block's `clip` say."""
+    scaled = dict(gradients)
+    groups = [(list(scaled), build.spec.run.clip)]
+    for optimizer in program.optimizers.values():
+        groups.append(([n for group in optimizer.groups for n in group.parameters], optimizer.clip))
+    for names, norm in groups:
+        if norm is not None:
+            inside = [n for n in names if n in scaled]
+            total = torch.linalg.vector_norm(torch.stack([scaled[n].norm() for n in inside]))
+            factor = torch.clamp(norm / (total + 1e-6), max=1.0)
+            scaled.update({n: scaled[n] * factor for n in inside})
+    return scaled
+
+
+def eager_output(build: Build, precise: PlanData, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return what the original module computes in evaluation, with the plan's weights, in float64."""
+    built = _given(build.network)
+    state = {n: t for n, t in safetensors.torch.load(precise.weights).items() if not n.startswith("heads.")}
+    was_training = built.module.training
+    built.module.eval()
+    try:
+        known = {n for n, _ in (*built.module.named_parameters(), *built.module.named_buffers())}
+        holder = _Called(built.module)
+        given = {f"module.{n}": t for n, t in state.items() if n in known}
+        values = {n: batch[n] for n in built.inputs}
+        promoting = _Promoting()  # type: ignore[no-untyped-call]
+        with torch.no_grad(), computing(build.spec), promoting:
+            return select(functional_call(holder, given, (values,)), built.output)  # type: ignore[no-any-return]
+    finally:
+        built.module.train(was_training)
+
+
+class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Reads a float32 that the module's own code names as the dtype of the step, as in the plan's promoted kernels."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        dtype = torch.get_default_dtype()
+        args, kwargs = tree_map_only(torch.dtype, lambda d: dtype if d is torch.float32 else d, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+
+class _Called(nn.Module):
+    """Lets functional_call swap the state of a module that takes its inputs by name."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, values: Mapping[str, Tensor]) -> Any:
+        return call(self.module, values)
+
+
+def _errors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, float]:
+    """Relative errors by name; a name that only one side has is infinitely wrong."""
+    missing = dict.fromkeys(set(found) ^ set(wanted), float("inf"))
+    largest = max((float(t.double().abs().max()) for t in wanted.values()), default=0.0)
+    return {**{n: _error(found[n], wanted[n], NEGLIGIBLE * largest) for n in wanted if n in found}, **missing}
+
+
+def _error(found: Tensor, wanted: Tensor, floor: float = 0.0) -> float:
+    """Return the largest difference over the largest value (at least `floor`), both in float64."""
+    scale = max(float(wanted.double().abs().max()), floor, 1e-30)
+    return float((found.double() - wanted.double()).abs().max()) / scale
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors)).mean(0)
+
+
+def _given(value: T | None) -> T:
+    assert value is not None
+    return value

@@ -1,0 +1,39 @@
+"""What did a run come to? Its summary, a split a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from lpc.views.units import duration
+
+SPLITS = ("train", "validation", "test")
+SHARES = ("accuracy", "top5", "error")
+
+
+def metrics(summary: Mapping[str, Any]) -> Table:
+    """Return one row for each metric and one column for each split that was measured."""
+    splits = [split for split in SPLITS if split in summary]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("metric")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in dict.fromkeys(name for split in splits for name in summary[split]):
+        table.add_row(name, *(_number(name, summary[split].get(name)) for split in splits))
+    return table
+
+
+def outcome(summary: Mapping[str, Any]) -> str:
+    """Return the last line of a run: steps, time, and the test accuracy where there is one."""
+    early = ", stopped early" if summary["stopped_early"] else ""
+    text = f"{summary['steps']} steps in {duration(summary['seconds'])} on {summary['device']}{early}"
+    accuracy = summary.get("test_accuracy")
+    return text if accuracy is None else f"{text}: test accuracy {100 * accuracy:.2f} %"
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if name.rpartition(".")[2] in SHARES else f"{value:.4g}"

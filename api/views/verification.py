@@ -1,0 +1,40 @@
+"""What did a verification find? The losses that reach each parameter, and its gradient's error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lpc.verification import Report
+
+
+def parameters(report: Report) -> Table:
+    """Return one row for each parameter: the losses that reach it, those that may, its gradient's error."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("parameter", "reached by", "declared"):
+        table.add_column(name, overflow="fold")
+    table.add_column("gradient error", justify="right")
+    for name, losses in report.influence.items():
+        error = report.gradients.get(name)
+        declared = report.declared.get(name, frozenset())
+        shown = "" if error is None else f"{error:.1e}"
+        table.add_row(
+            name, _names(losses), _names(declared), shown, style="red" if losses - declared else None
+        )
+    return table
+
+
+def verdict(report: Report) -> str:
+    """Return what the report comes to, in a line; a line more for each leak."""
+    leaks = [f"leak: {name} is reached by {_names(losses)}" for name, losses in report.leaks.items()]
+    head = "verified" if report.ok else "not verified"
+    compared = len(report.gradients) + len(report.losses) + len(report.buffers) + 1
+    numbers = f"{compared} values compared in float64, largest relative error {report.worst:.1e}"
+    return "\n".join([*leaks, f"{head}: {numbers}"])
+
+
+def _names(losses: Iterable[str]) -> str:
+    return ", ".join(sorted(losses)) or "-"
