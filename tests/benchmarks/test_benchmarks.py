@@ -1,0 +1,70 @@
+"""Do the benchmarks run, and compare like with like? At tiny sizes, and without a look at any clock."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Import a benchmark as Python does when it is run: its folder is on the path."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+TINY: dict[str, Callable[[Any], Any]] = {
+    "mlp": lambda nets: nets.mlp(8, 4),
+    "lenet5": lambda nets: nets.lenet5(2),
+    "resnet18": lambda nets: nets.resnet18(4, 4),
+    "vit": lambda nets: nets.vit(8, 2, 3, 2),
+}
+
+
+@pytest.mark.parametrize(("name", "method"), [*((name, "local") for name in TINY), ("mlp", "backprop")])
+def test_the_plan_and_the_loop_compute_the_same(script: Callable[[str], Any], name: str, method: str) -> None:
+    step = script("step")
+    assert name in step.NETS
+    plan, eager = step.rivals(TINY[name](script("nets")), method)
+    assert step.difference(plan, eager) < 1e-5
+    found = step.compare(plan, eager, pairs=2, inner=1)
+    assert found.wall > 0
+    assert found.loop > 0
+
+
+def test_peaks_of_memory(script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = script("memory")
+    for size, value in {"CHANNELS": 4, "SIDE": 16, "BATCH": 2}.items():
+        monkeypatch.setattr(memory, size, value)
+    batch = {"image": torch.randn(2, 4, 16, 16), "label": torch.tensor([0, 1])}
+    found = memory.measure(2, batch)
+    assert found["plan, local, immediate"] <= memory.LIMIT * memory.eager_block(batch)
+    assert found["plan, backprop"] > found["plan, local, immediate"]
+    assert memory.saved_by_block(batch) < memory.eager_block(batch)
+
+
+def test_the_ledger_counts_what_lives_at_once(script: Callable[[str], Any]) -> None:
+    """Of three new tensors of 400 bytes at most two live together; a view and an old tensor count nothing."""
+    old = torch.ones(100)
+    with script("ledger").Ledger() as ledger:
+        made = old + 1
+        made = made + 1
+        view = made.view(10, 10)
+        del made
+        view = view + 1
+    assert ledger.peak == 800
+    assert ledger.live == 400
+
+
+def test_partition_is_timed(script: Callable[[str], Any]) -> None:
+    partition = script("partition")
+    found = partition.measure(400, doublings=1, repeats=1)
+    assert list(found) == [200, 400]
+    assert all(set(times) == set(partition.WAYS) for times in found.values())

@@ -1,0 +1,202 @@
+"""Does a recipe stand for what it says, does the spec win over it, and are its mistakes located?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lpc.specs import LpcError, Spec, check, expand, load_spec
+from lpc.specs.recipes.recipe import SHIPPED, shipped
+
+SHORT = """\
+network:
+  inputs: {image: [1, 8, 8]}
+  layers: [flatten, fc1: linear(16), relu, fc2: linear(16), relu, out: linear(10)]
+data: {source: digits}
+run: {epochs: 1}
+"""
+
+WRITTEN_OUT = {
+    "greedy": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=1e-3)}]
+""",
+    "backprop": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: gradient}
+learn: [{blocks: "*", loss: none, optimizer: adam(lr=1e-3)}]
+""",
+    "deep_supervision": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: gradient}
+learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=1e-3)}]
+""",
+}
+
+OURS = """\
+recipe: ours
+about: greedy with a rate
+parameters:
+  rate: {about: the learning rate}
+  head: {default: mlp(layers=1)}
+template:
+  loss: cross_entropy
+  decompose: {blocks: per_layer, links: {"*": stop}}
+  learn: [{blocks: "*", head: $head, loss: cross_entropy, optimizer: {sgd: {lr: $rate}}}]
+"""
+
+
+def checked(text: str | Path, *overrides: str) -> Spec:
+    spec = load_spec(text, overrides)
+    check(spec)
+    return spec
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_is_its_long_form(name: str) -> None:
+    spec = checked(SHORT + f"recipe: {name}\n")
+    assert spec == checked(SHORT + WRITTEN_OUT[name])
+    assert load_spec(expand(spec)) == spec
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_explain_every_parameter(name: str) -> None:
+    recipe = shipped(name)
+    assert recipe.name == name
+    assert recipe.about
+    assert all(parameter.about and parameter.default is not None for parameter in recipe.parameters)
+
+
+def test_arguments_by_name_by_position_and_as_a_mapping() -> None:
+    blocks = "{b1: [fc1, fc2], head: out}"
+    by_name = checked(SHORT + f"recipe: greedy(blocks={blocks}, optimizer=sgd(lr=0.1))\n")
+    assert by_name == checked(SHORT + f"recipe: greedy({blocks}, optimizer=sgd(lr=0.1))\n")
+    assert by_name == checked(SHORT + f"recipe: {{greedy: {{blocks: {blocks}, optimizer: sgd(lr=0.1)}}}}\n")
+    assert by_name.decompose.blocks == {"b1": ("fc1", "fc2"), "head": ("out",)}
+    assert str(by_name.learn[0].optimizer) == "sgd(lr=0.1)"
+
+
+def test_what_the_spec_says_wins() -> None:
+    own = 'decompose: {links: {"fc1->fc2": gradient}}\nlearn: {blocks: fc1, head: mlp}\nloss: mse\n'
+    spec = checked(SHORT + "recipe: greedy\n" + own)
+    assert {key: link.name for key, link in spec.decompose.links.items()} == {"*": "stop", "fc1->fc2": "gradient"}
+    assert [rule.blocks for rule in spec.learn] == [("*",), ("fc1",)]
+    assert spec.learn[1].head is not None
+    assert spec.learn[1].head.name == "mlp"
+    assert [str(loss) for loss in (*spec.loss, *(spec.learn[0].loss or ()))] == ["mse", "mse"]
+
+
+def test_overrides_reach_the_recipe_and_what_it_says() -> None:
+    spec = checked(SHORT + "recipe: greedy\n", "learn[0].optimizer.lr=0.5", "recipe.head=mlp")
+    assert str(spec.learn[0].optimizer) == "adam(lr=0.5)"
+    assert str(spec.learn[0].head) == "mlp"
+    assert checked(SHORT, "recipe=backprop") == checked(SHORT + "recipe: backprop\n")
+    assert checked(SHORT + WRITTEN_OUT["greedy"] + "recipe: none\n") == checked(SHORT + WRITTEN_OUT["greedy"])
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text(OURS)
+    path = tmp_path / "spec.yaml"
+    path.write_text(SHORT + "recipes: {mine: ours.yaml}\nrecipe: mine(0.25)\n")
+    spec = checked(path)
+    assert str(spec.learn[0].optimizer) == "sgd(lr=0.25)"
+    assert str(spec.learn[0].head) == "mlp(layers=1)"
+    (tmp_path / "over.yaml").write_text("extends: spec.yaml\nname: over\n")
+    assert checked(tmp_path / "over.yaml").learn == spec.learn
+
+
+BAD_CALLS = [
+    ("recipe: greeedy", "0120", "recipe: g", "did you mean `greedy`?"),
+    ("recipe: zzz", "0120", "recipe: z", "the recipes are greedy, backprop, deep_supervision"),
+    ("recipe: greedy(hed=linear)", "0121", "recipe: greedy(h", "did you mean `head`?"),
+    ("recipe: greedy(per_layer, blocks=per_layer)", "0124", "recipe: greedy(per_layer, b", "by position and by name"),
+    ("recipe: greedy(a, b, c, d, 5)", "0124", "recipe: greedy(a, b, c, d, 5", "at most 4 arguments"),
+    ("recipe: greedy(optimizer=adm)", "0120", "recipe: greedy(optimizer=a", "did you mean `adam`?"),
+    ("recipe: greedy(", "0104", "recipe: greedy(", "no term"),
+    ("recipe: [greedy]", "0113", "recipe: [", "expected a term"),
+    ("recipes: ours.yaml", "0113", "recipes: o", "expected a mapping"),
+    ("recipes: {a: 5}", "0113", "recipes: {a: 5", "expected a path"),
+    ("recipes: {a: gone.yaml}\nrecipe: a", "0160", "recipes: {a: g", "there is no file"),
+    ("reciep: greedy", "0110", "r", "did you mean `recipe`?"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "until", "says"), BAD_CALLS)
+def test_a_mistaken_call_is_located(line: str, code: str, until: str, says: str) -> None:
+    text = SHORT + line + "\n"
+    base = "" if "recipe: " in line else WRITTEN_OUT["greedy"]
+    with pytest.raises(LpcError) as caught:
+        checked(text + base)
+    problem = caught.value.diagnostics[0]
+    assert problem.code == code
+    assert problem.span is not None
+    assert (problem.span.line, problem.span.column) == (SHORT.count("\n") + 1, len(until))
+    assert says in problem.render()
+
+
+BAD_FILES = [
+    ("recipe: ours", "recipe: [ours]", "is a text"),
+    ("recipe: ours", "recipe: a-b", "cannot name a recipe"),
+    ("about:", "abuot:", "did you mean `about`?"),
+    ("  rate: {about", "  rate: {abot", "did you mean `about`?"),
+    ("lr: $rate", "lr: $rat", "did you mean `rate`?"),
+    ("template:", "template: 5 #", "`template` is a mapping"),
+    ("parameters:", "parameters: 5 #", "`parameters` is a mapping"),
+    ("  loss: cross", "  extends: x\n  loss: cross", "a template cannot say `extends`"),
+    ("  rate:", "  1rate:", "cannot name a parameter"),
+    ("template:\n", "parameters2:\n", "no key `parameters2`"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), BAD_FILES)
+def test_a_mistaken_file_is_located(old: str, new: str, says: str, tmp_path: Path) -> None:
+    changed = OURS.replace(old, new, 1)
+    if new.endswith("#"):
+        changed = "".join(line for line in changed.splitlines(True) if not line.startswith("  "))
+    (tmp_path / "ours.yaml").write_text(changed)
+    path = tmp_path / "spec.yaml"
+    path.write_text(SHORT + "recipes: {mine: ours.yaml}\nrecipe: mine(0.25)\n")
+    with pytest.raises(LpcError) as caught:
+        checked(path)
+    problem = caught.value.diagnostics[0]
+    assert problem.code == "0160"
+    assert problem.span is not None
+    assert problem.span.source.name == str(tmp_path / "ours.yaml")
+    assert says in problem.render()
+    assert "this is in the recipe `mine`" in problem.render()
+
+
+def test_a_mistake_inside_a_template_says_which_recipe(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text(OURS.replace("sgd:", "sdg:"))
+    path = tmp_path / "spec.yaml"
+    path.write_text(SHORT + "recipes: {mine: ours.yaml}\nrecipe: mine(0.25)\n")
+    with pytest.raises(LpcError, match=r"in the recipe `mine`, named at .*spec.yaml:6:17"):
+        checked(path)
+
+
+def test_missing_argument(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text(OURS)
+    path = tmp_path / "spec.yaml"
+    path.write_text(SHORT + "recipes: {mine: ours.yaml}\nrecipe: mine\n")
+    with pytest.raises(LpcError, match="`mine` needs `rate`: the learning rate") as caught:
+        checked(path)
+    assert caught.value.diagnostics[0].code == "0122"
+
+
+def test_quoted_placeholders_are_text_and_arguments_are_not_filled_again(tmp_path: Path) -> None:
+    (tmp_path / "ours.yaml").write_text(OURS.replace("  loss: cross", '  name: "$rate"\n  loss: cross', 1))
+    path = tmp_path / "spec.yaml"
+    path.write_text(SHORT + "recipes: {mine: ours.yaml}\nrecipe: {mine: {rate: 0.5, head: {linear: {bias: false}}}}\n")
+    assert checked(path).name == "$rate"
+
+
+def test_a_recipe_cannot_expand_without_bound(tmp_path: Path) -> None:
+    many = ", ".join(["$rate"] * 2000)
+    (tmp_path / "ours.yaml").write_text(OURS.replace("$rate", f"[{many}]"))
+    path = tmp_path / "spec.yaml"
+    values = ", ".join(["1"] * 2000)
+    path.write_text(SHORT + f"recipes: {{mine: ours.yaml}}\nrecipe: {{mine: {{rate: [{values}]}}}}\n")
+    with pytest.raises(LpcError, match="expands to more than"):
+        checked(path)
