@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lpc.reading import check
-from lpc.specs import Diagnostic, LpcError, Spec, expand
+from lpc.specs.lazy import lazily
 
 if TYPE_CHECKING:
     from lpc.building import build
     from lpc.plan import Plan, load
+    from lpc.reading import check
+    from lpc.specs import Diagnostic, LpcError, Spec, expand
     from lpc.trainer import Trainer
     from lpc.verification import verify
-
-__version__: str
+    from lpc.version import __version__
 
 __all__ = [
     "Diagnostic",
@@ -30,25 +29,19 @@ __all__ = [
     "verify",
 ]
 
-# The names that need torch or networkx, and the module of each: loaded when they are first used.
-_LATER = {
-    "Plan": "lpc.plan",
-    "Trainer": "lpc.trainer",
-    "build": "lpc.building",
-    "load": "lpc.plan",
-    "verify": "lpc.verification",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        # Looking into the installation takes as long as importing the rest.
-        return import_module("importlib.metadata").version("lpc")
-    if name not in _LATER:
-        raise AttributeError(f"lpc has no public name {name!r}; it has {', '.join(__all__)}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Diagnostic": "lpc.specs.diagnostics",
+        "LpcError": "lpc.specs.diagnostics",
+        "Plan": "lpc.plan",
+        "Spec": "lpc.specs.model",
+        "Trainer": "lpc.trainer",
+        "__version__": "lpc.version",
+        "build": "lpc.building",
+        "check": "lpc.reading",
+        "expand": "lpc.specs.expanding",
+        "load": "lpc.plan",
+        "verify": "lpc.verification",
+    },
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +14,11 @@ import typer
 
 import lpc
 from lpc import formatting, language
-from lpc.output import say, show
-from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.files import write_atomically
+from lpc.collecting import keeping_all
+from lpc.output import say, show, tell
 from lpc.usage import UsageError, continuation, misuse
-from lpc.views.diagnostics import diagnostic
 
+# Modules that only some commands need are imported where they are used: `lpc --help` shall not wait for them.
 if TYPE_CHECKING:
     from lpc.plan import Plan
 
@@ -90,13 +90,14 @@ def init(
 ) -> None:
     """Write a commented starter spec."""
     from lpc import starting
+    from lpc.specs.files import write_atomically
 
     if recipes:
         say(starting.recipes(), end="")
         return
     text = starting.starter(recipe)
     if path.exists() and not force:
-        raise LpcError(Diagnostic("0702", "a file is already there and is left as it is", place=str(path)))
+        raise lpc.LpcError(lpc.Diagnostic("0702", "a file is already there and is left as it is", place=str(path)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     say(f"wrote {path}; try: lpc run {path}")
@@ -105,6 +106,7 @@ def init(
 
 
 @app.command()
+@keeping_all()
 def check(
     spec: SpecPath,
     set_: Set = None,
@@ -113,7 +115,7 @@ def check(
     """Check a spec, without torch."""
     try:
         found = lpc.check(spec, set_ or ())
-    except LpcError as error:
+    except lpc.LpcError as error:
         if format_ is ReportFormat.text:
             raise
         say(language.report(error))
@@ -188,7 +190,7 @@ def verify(
     with located(found, plan, None):
         report = lpc.verify(found, allow=allow or (), seed=seed)
     for problem in report.diagnostics:
-        show(diagnostic(problem), error=True)
+        tell(problem)
     show(verification.parameters(report))
     say(verification.verdict(report))
     if not report.ok:
@@ -240,7 +242,7 @@ def _is_plan(source: Path) -> bool:
 def _built(source: Path, overrides: Sequence[str]) -> Plan:
     """Load a plan. Nothing in it can be overridden."""
     if overrides:
-        raise LpcError(Diagnostic("0703", f"`{overrides[0]}` cannot change a built plan", place=str(source)))
+        raise lpc.LpcError(lpc.Diagnostic("0703", f"`{overrides[0]}` cannot change a built plan", place=str(source)))
     return lpc.load(source)
 
 
@@ -276,12 +278,14 @@ def _overview(plan: Plan) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. A user's mistake is told in diagnostics and ends with code 2, never in a traceback."""
+    # No other package has a say in how a spec is read; pydantic would search all of them for one that wants to.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(given or ["--help"], prog_name="lpc", standalone_mode=False)
     except typer.Abort:
         code = INTERRUPTED
-    except LpcError as error:
+    except lpc.LpcError as error:
         code = _told(*error.diagnostics)
     except UsageError as error:
         code = _told(misuse(error, given))
@@ -292,11 +296,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _told(*problems: Diagnostic) -> int:
+def _told(*problems: lpc.Diagnostic) -> int:
     for problem in problems:
-        show(diagnostic(problem), error=True)
+        tell(problem)
     return USER_MISTAKE
 
 
-def _inaccessible(error: OSError) -> Diagnostic:
-    return Diagnostic("0701", error.strerror or str(error), place=str(error.filename or "unnamed file"))
+def _inaccessible(error: OSError) -> lpc.Diagnostic:
+    return lpc.Diagnostic("0701", error.strerror or str(error), place=str(error.filename or "unnamed file"))

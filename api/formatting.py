@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import unified_diff
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +9,6 @@ from typing import Annotated
 import typer
 
 from lpc.output import say
-from lpc.specs.files import write_atomically
-from lpc.specs.formatting import format_spec
-from lpc.specs.spelling import is_dsl
-from lpc.specs.texts import read_text
 
 NOT_FORMATTED = 1
 
@@ -34,6 +29,13 @@ def fmt(
     diff: Annotated[bool, typer.Option("--diff", help="show the changes only")] = False,
 ) -> None:
     """Lay a spec out in the canonical way, comments kept; or print it in the other spelling."""
+    from difflib import unified_diff
+
+    from lpc.specs.files import write_atomically
+    from lpc.specs.formatting import format_spec
+    from lpc.specs.spelling import is_dsl
+    from lpc.specs.texts import read_text
+
     before = read_text(file)
     after = format_spec(file, before, None if to is None else to.value)
     if to is not None and (to is To.dsl) != is_dsl(str(file)):

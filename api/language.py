@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from difflib import unified_diff
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lpc.output import say, show
-from lpc.specs.diagnostics import LpcError
-from lpc.specs.files import write_atomically
-from lpc.specs.fixing import fix as mended
-from lpc.specs.model import Spec
-from lpc.views.diagnostics import diagnostic
+import lpc
+from lpc.output import say, tell
 
 USER_MISTAKE = 2
 
@@ -31,13 +26,18 @@ def fix(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the changes only")] = False,
 ) -> None:
     """Mend misspelt keys, names and arguments of a spec, and show the changes."""
+    from difflib import unified_diff
+
+    from lpc.specs.files import write_atomically
+    from lpc.specs.fixing import fix as mended
+
     before, after, left = mended(file)
     for line in unified_diff(before.splitlines(), after.splitlines(), str(file), str(file), lineterm=""):
         say(line)
     if after != before and not dry_run:
         write_atomically(file, after.encode())
     for problem in left:
-        show(diagnostic(problem), error=True)
+        tell(problem)
     if left:
         raise typer.Exit(USER_MISTAKE)
     if after == before:
@@ -51,8 +51,8 @@ def schema() -> None:
     say(page(), end="")
 
 
-def report(found: Spec | LpcError) -> str:
+def report(found: lpc.Spec | lpc.LpcError) -> str:
     """Return the outcome of a check as JSON: `ok`, the spec's `name`, and the `diagnostics`."""
-    problems = found.diagnostics if isinstance(found, LpcError) else ()
-    name = None if isinstance(found, LpcError) else found.name
+    problems = found.diagnostics if isinstance(found, lpc.LpcError) else ()
+    name = None if isinstance(found, lpc.LpcError) else found.name
     return json.dumps({"ok": not problems, "name": name, "diagnostics": [p.as_dict() for p in problems]}, indent=2)

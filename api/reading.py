@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lpc.specs import Spec, load_spec
-from lpc.specs.check import check as apply_rules
+from lpc.specs.checking import check as apply_rules
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Spec
 Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 
 from lpc.specs.problems import Problems
 from lpc.specs.recipes.recipe import SHIPPED, Parameter, Recipe, shipped
+from lpc.specs.texts import shipped_text
 
 
 def starter(recipe: str | None = None) -> str:
@@ -15,7 +15,7 @@ def starter(recipe: str | None = None) -> str:
     Raises:
         LpcError: 0120, for a recipe that the library does not have.
     """
-    text = files("lpc").joinpath("starter.yaml").read_text("utf-8")
+    text = shipped_text("lpc", "starter.yaml")
     if recipe is None:
         return text
     if recipe not in SHIPPED:

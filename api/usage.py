@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lpc.specs.diagnostics import Diagnostic
-from lpc.specs.source import Source, Span
+if TYPE_CHECKING:
+    from lpc.specs.diagnostics import Diagnostic
+    from lpc.specs.source import Span
 
 # Some versions of typer hold a copy of click, others import it: this public name leads to its base in both.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -18,6 +19,8 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 def misuse(error: Any, arguments: Sequence[str]) -> Diagnostic:
     """Return the diagnostic of a command line that cannot be understood, at the argument that is wrong."""
+    from lpc.specs.diagnostics import Diagnostic
+
     message = str(error.format_message()).rstrip(".")
     command = error.ctx.command_path if error.ctx is not None else "lpc"
     return Diagnostic("0705", message, _span(message, arguments), help=f"see `{command} --help`")
@@ -33,6 +36,8 @@ def continuation(arguments: Sequence[str]) -> str:
 
 def _span(message: str, arguments: Sequence[str]) -> Span:
     """Return the place of the first argument that the message names, else of the end of the line."""
+    from lpc.specs.source import Source, Span
+
     words = [shlex.quote(argument) for argument in arguments]
     line = Source("command line", " ".join(["lpc", *words]))
     column = len("lpc ") + 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lpc.specs.codes import CODES
 from lpc.specs.source import Span
+
+if TYPE_CHECKING:
+    from lpc.specs.codes import Code
 
 Severity = Literal["error", "warning"]
 
@@ -48,7 +49,7 @@ class Diagnostic:
     fix: Fix | None = None
 
     def __post_init__(self) -> None:
-        if self.code not in CODES:
+        if self.code not in _codes():
             raise KeyError(f"diagnostic code {self.code} is not in the table of codes")
 
     def all_notes(self) -> tuple[str, ...]:
@@ -61,13 +62,13 @@ class Diagnostic:
         return {
             "code": f"LPC{self.code}",
             "severity": self.severity,
-            "title": CODES[self.code].title,
+            "title": _codes()[self.code].title,
             "message": self.message,
             "span": _span(self.span),
             "place": self.place,
             "labels": [{"span": _span(label.span), "text": label.text} for label in self.labels],
             "notes": list(self.all_notes()),
-            "help": self.help or CODES[self.code].help,
+            "help": self.help or _codes()[self.code].help,
             "fix": self.fix and {"span": _span(self.fix.span), "replacement": self.fix.replacement},
         }
 
@@ -83,7 +84,7 @@ class Diagnostic:
             lines.append(f"  ::: {label.span}: {label.text}")
             lines += [f"  {line}" for line in label.span.excerpt().splitlines()]
         lines += [f"  note: {note}" for note in self.all_notes()]
-        lines.append(f"  help: {self.help or CODES[self.code].help}")
+        lines.append(f"  help: {self.help or _codes()[self.code].help}")
         return "\n".join(lines)
 
 
@@ -99,6 +100,8 @@ class LpcError(Exception):
 
 def nearest(found: str, known: Iterable[str]) -> str | None:
     """Return the known name that a misspelt one is nearest to, or None when nothing is near."""
+    from difflib import get_close_matches
+
     close = get_close_matches(found, list(known), n=1, cutoff=0.6)
     return close[0] if close else None
 
@@ -119,6 +122,13 @@ def respelt(span: Span | None, found: str, wanted: str) -> Fix | None:
     if text[start:end] != found or text[end : end + 1].isalnum():
         return None
     return Fix(Span(span.source, span.line, start + 1, span.line, end + 1), wanted)
+
+
+def _codes() -> dict[str, Code]:
+    # Imported with the first problem: where there is none, nobody waits for the table.
+    from lpc.specs.codes import CODES
+
+    return CODES
 
 
 def _span(span: Span | None) -> dict[str, Any] | None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.resources import files
 from typing import TypeAlias
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
-from lark.indenter import DedentError, Indenter
+from lark.indenter import DedentError
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.dsl_errors import HELP, MESSAGES, PARTICULAR, TEACHING, stopped
-from lpc.specs.source import Source, Span
-from lpc.specs.term_text import Locate
+from lpc.specs.grammars import Blocks, parser
+from lpc.specs.source import Locate, Source
 
 MAX_DEPTH = 64
 MAX_BRACKETS = 32
@@ -25,25 +23,6 @@ MAX_BRACKETS = 32
 Stop: TypeAlias = tuple[tuple[object, ...], str | None]
 
 _OPAQUE = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\'\'|[^\'\n])*\'|#[^\n]*')
-
-
-class Blocks(Indenter):
-    """Turns indentation into the tokens that open and close bodies."""
-
-    NL_type = "_NL"
-    INDENT_type = "_INDENT"
-    DEDENT_type = "_DEDENT"
-    tab_len = 8
-
-    @property
-    def OPEN_PAREN_types(self) -> list[str]:  # noqa: N802 - lark's name
-        """The brackets inside which lines may be broken."""
-        return ["LPAR", "LSQB", "LBRACE"]
-
-    @property
-    def CLOSE_PAREN_types(self) -> list[str]:  # noqa: N802 - lark's name
-        """The brackets that end that."""
-        return ["RPAR", "RSQB", "RBRACE"]
 
 
 def parse_dsl(source: Source, locate: Locate) -> Tree[Token]:
@@ -62,25 +41,11 @@ def parse_dsl(source: Source, locate: Locate) -> Tree[Token]:
 @cache
 def grammar() -> Lark:
     """Return the parser of the DSL. Texts begin with a line break, so that a first indentation is seen."""
-    text = files("lpc.specs").joinpath("grammar.lark").read_text("utf-8")
-    return Lark(text, parser="lalr", postlex=Blocks(), propagate_positions=True, maybe_placeholders=True)
+    return parser("grammar")
 
 
 def _parsed(text: str) -> Tree[Token]:
     return grammar().parse(f"\n{text}\n")
-
-
-def locator(source: Source) -> Locate:
-    """Return a function from offsets in the text to spans."""
-    starts = [0, *(match.end() for match in re.finditer("\n", source.text))]
-    size = len(source.text)
-
-    def place(offset: int) -> tuple[int, int]:
-        offset = min(max(offset, 0), size)
-        line = bisect_right(starts, offset)
-        return line, offset - starts[line - 1] + 1
-
-    return lambda start, end: Span(source, *place(start), *place(end))
 
 
 def _bounded(text: str, locate: Locate) -> None:

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from lark import Token, Tree
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.dsl_parse import locator, parse_dsl
+from lpc.specs.dsl_parse import parse_dsl
 from lpc.specs.signatures import LAYERS, STRUCTURES
-from lpc.specs.source import Source, Span
+from lpc.specs.source import Locate, Source, Span, locate_in
 from lpc.specs.term import unquote
-from lpc.specs.term_text import Locate, read_tree
+from lpc.specs.term_text import read_tree
 from lpc.specs.tree import Call, Node
 
 Branch: TypeAlias = Tree[Token]
@@ -31,7 +31,7 @@ def read_dsl(source: Source) -> Node:
         LpcError: 0108 for each statement that cannot be read, 0102 what is given twice, 0103 nested too deep,
             0104 a term, 0140 layers that make no structure.
     """
-    locate = locator(source)
+    locate = locate_in(source)
     reader = _Reader(source.text, locate)
     root = reader.spec(parse_dsl(source, locate))
     if reader.found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lpc.specs.check import check
+from lpc.specs.checking import check
 from lpc.specs.diagnostics import Diagnostic, Fix, LpcError
 from lpc.specs.loader import load_spec
 from lpc.specs.texts import read_text

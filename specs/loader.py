@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.expand import expand
 from lpc.specs.model import Spec
 from lpc.specs.normalize import normalize
 from lpc.specs.overrides import Overrides, read_overrides, set_values
 from lpc.specs.problems import Problems
-from lpc.specs.recipes.expansion import expand_recipe
 from lpc.specs.source import Source
 from lpc.specs.spelling import read_source
 from lpc.specs.texts import read_text
@@ -37,7 +35,7 @@ def load_spec(
     """
     if isinstance(source, Spec) and not overrides:
         return source
-    root = set_values(_root(source, text), read_overrides(overrides), expand_recipe)
+    root = set_values(_root(source, text), read_overrides(overrides), _without_recipe)
     problems = Problems()
     root = normalize(root, problems)
     return validate(root, problems)
@@ -46,12 +44,23 @@ def load_spec(
 def _root(source: str | Path | Mapping[str, Any] | Spec, text: str | None) -> Node:
     """Return the tree of a source with everything it extends."""
     if isinstance(source, Spec):
+        from lpc.specs.expanding import expand
+
         return read_yaml(Source(source.name, expand(source)))
     if isinstance(source, Mapping):
         return _extended(_given(source), Path(), ())
     if isinstance(source, str) and ("\n" in source or ": " in source):
         return _extended(read_yaml(Source("<spec>", source)), Path(), ())
     return _file(Path(source), (), text=text)
+
+
+def _without_recipe(root: Node) -> Node:
+    """Return the tree with its recipe, if it names one, written out."""
+    if not isinstance(root.value, Mapping) or not {"recipe", "recipes"} & root.value.keys():
+        return root
+    from lpc.specs.recipes.expansion import expand_recipe
+
+    return expand_recipe(root)
 
 
 def _given(source: Mapping[str, Any]) -> Node:

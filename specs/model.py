@@ -17,9 +17,9 @@ Number = Annotated[float, Strict()]
 
 
 class Model(BaseModel):
-    """Base of all parts of a spec: frozen, no unknown keys."""
+    """Base of all parts of a spec: frozen, no unknown keys. Validators are built for what is validated, when it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
 
 class Tensor(Model):
@@ -139,7 +139,7 @@ class Spec(Model):
     decompose: Decompose
     learn: tuple[Rule, ...]
     loss: tuple[Term, ...] = ()
-    run: Run = Run()
+    run: Run = Run.model_construct()  # as `Run()`, without building its validator
 
     _spans: dict[Path, Span] = PrivateAttr(default_factory=dict)
     _keys: dict[Path, Span] = PrivateAttr(default_factory=dict)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,31 @@ class Source:
     text: str = field(repr=False)
     origin: str | None = field(default=None, repr=False, compare=False)
 
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        return 0, *(match.end() for match in re.finditer("\n", self.text))
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Return the line and the column of an offset; the nearest one for an offset outside the text."""
+        offset = min(max(offset, 0), len(self.text))
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+    @cached_property
+    def _lines(self) -> tuple[str, ...]:
+        return tuple(self.text.splitlines(keepends=True))
+
+    @cached_property
+    def _offsets(self) -> tuple[int, ...]:
+        return tuple(accumulate(map(len, self._lines), initial=0))
+
+    def offset(self, line: int, column: int) -> int:
+        """Return the offset of a place."""
+        return self._offsets[min(line - 1, len(self._lines))] + column - 1
+
     def line(self, number: int) -> str:
         """Return line `number` (from 1) without its line break; empty beyond the end."""
-        lines = self.text.splitlines()
-        return lines[number - 1] if 0 < number <= len(lines) else ""
+        return self._lines[number - 1].splitlines()[0] if 0 < number <= len(self._lines) else ""
 
 
 @dataclass(frozen=True)
@@ -45,3 +71,11 @@ class Span:
         number = str(self.line)
         lead = "".join(c if c == "\t" else " " for c in text[: self.column - 1])
         return f"{number} | {text}\n{' ' * len(number)} | {lead}{'^' * width}"
+
+
+Locate = Callable[[int, int], Span | None]
+
+
+def locate_in(source: Source) -> Callable[[int, int], Span]:
+    """Return a function from offsets in the source's text to spans."""
+    return lambda start, end: Span(source, *source.position(start), *source.position(end))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lpc.specs.dsl_text import read_dsl
 from lpc.specs.source import Source
 from lpc.specs.tree import Node
 from lpc.specs.yaml_text import read_yaml
@@ -21,4 +20,9 @@ def read_source(source: Source) -> Node:
     Raises:
         LpcError: 0101 to 0108, what cannot be read.
     """
-    return read_dsl(source) if is_dsl(source.name) else read_yaml(source)
+    if not is_dsl(source.name):
+        return read_yaml(source)
+    # Imported here: most specs are YAML, and need not wait for the DSL.
+    from lpc.specs.dsl_text import read_dsl
+
+    return read_dsl(source)

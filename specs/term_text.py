@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from importlib.resources import files
+from functools import cache, lru_cache
 from typing import NoReturn
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.source import Source, Span
+from lpc.specs.grammars import parser
+from lpc.specs.source import Locate, Source, Span, locate_in
 from lpc.specs.term import Term, Value, unquote
 from lpc.specs.tree import Call, Node, Scalar, lower
-
-Locate = Callable[[int, int], Span | None]
 
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "none": None, "null": None}
 MAX_DEPTH = 32
@@ -48,26 +45,15 @@ def read_tree(tree: Tree[Token], text: str, locate: Locate) -> Node:
     return _Reader(locate, text).value(tree)
 
 
-def locate_in(source: Source) -> Locate:
-    """Return a function from offsets in the source's text to spans."""
-
-    def locate(start: int, end: int) -> Span:
-        return Span(source, *_position(source.text, start), *_position(source.text, end))
-
-    return locate
-
-
-def _position(text: str, offset: int) -> tuple[int, int]:
-    before = text[:offset]
-    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
-
-
 @cache
 def _grammar() -> Lark:
-    text = files("lpc.specs").joinpath("term.lark").read_text("utf-8")
-    return Lark(
-        text, parser="lalr", start=["start", "top"], propagate_positions=True, maybe_placeholders=True
-    )
+    return parser("term")
+
+
+# Specs say the same few terms again and again. A parse tree is only read, never changed.
+@lru_cache(maxsize=1024)
+def _tree_of(text: str, start: str) -> Tree[Token]:
+    return _grammar().parse(text, start=start)
 
 
 def _parse(text: str, start: str, locate: Locate | None = None) -> Tree[Token]:
@@ -77,7 +63,7 @@ def _parse(text: str, start: str, locate: Locate | None = None) -> Tree[Token]:
             Diagnostic("0103", f"a term nests deeper than {MAX_DEPTH} levels", locate(0, len(text)))
         )
     try:
-        return _grammar().parse(text, start=start)
+        return _tree_of(text, start)
     except UnexpectedInput as error:
         _fail(text, error, locate)
 
@@ -206,8 +192,7 @@ def _within(node: Node) -> Locate:
     assert isinstance(text, str)
     if span is None:
         return lambda start, end: None
-    start_of_line = sum(map(len, span.source.text.splitlines(keepends=True)[: span.line - 1]))
-    base = start_of_line + span.column - 1
+    base = span.source.offset(span.line, span.column)
     lead = next((o for o in (base, base + 1) if span.source.text.startswith(text, o)), None)
     if lead is None:
         return lambda start, end: span

@@ -1,8 +1,9 @@
-"""How is a text file read? UTF-8, of bounded size, and what cannot be read is told."""
+"""How is a text file read? UTF-8, a user's of bounded size, and what cannot be read is told."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import get_data
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 
@@ -31,6 +32,14 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         place = f"{path}: byte {error.start}"
         raise LpcError(Diagnostic("0100", f"the spec is not UTF-8: {error.reason}", place=place)) from None
+
+
+def shipped_text(package: str, name: str) -> str:
+    """Return a text file that is installed with a package."""
+    # Not importlib.resources, which takes longer to import than all of the files to read.
+    data = get_data(package, name)
+    assert data is not None
+    return data.decode()
 
 
 def _near(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lpc.specs.comments import Comments, Line, join
-from lpc.specs.expand import yaml_scalar, yaml_term
+from lpc.specs.expanding import yaml_scalar, yaml_term
 from lpc.specs.term import Term, Value, print_value
 from lpc.specs.tree import Node, Path, lower
 

@@ -13,8 +13,9 @@ from types import FrameType
 import torch
 from torch import nn
 
-_HERE = Path(__file__).resolve().parent
-_TORCH = str(Path(torch.__file__).resolve().parent)
+# Unresolved, as frames name files: an installation may lie behind a link.
+_HERE = Path(__file__).parent
+_TORCH = str(Path(torch.__file__).parent)
 _PYTHON = sysconfig.get_paths()["stdlib"]
 _ZOO = str(_HERE / "zoo.py")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')

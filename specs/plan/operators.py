@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
+
+from lpc.specs.texts import shipped_text
 
 # Python's own: one element of a tuple or list, and arithmetic on symbolic lengths.
 # fmt: off
@@ -39,7 +40,7 @@ UNLIMITED = Limits()
 @cache
 def table() -> Mapping[str, Limits]:
     """Return every allowed overload of ATen, such as `aten.mm.default`, with its limits."""
-    text = files("lpc.specs").joinpath("tables/operators.json").read_text(encoding="utf-8")
+    text = shipped_text("lpc.specs", "tables/operators.json")
     overloads: dict[str, dict[str, Any]] = json.loads(text)["overloads"]
     return {name: _limits(found) if found else UNLIMITED for name, found in overloads.items()}
 

@@ -23,13 +23,12 @@ Arguments = Mapping[str, Node]
 
 
 def expand_recipe(root: Node) -> Node:
-    """Return the tree of a spec with its recipe written out; a spec without one is returned as it is.
+    """Return the tree of a spec, a mapping, with its recipe written out.
 
     Raises:
         LpcError: 0120 to 0124 for the recipe's name and arguments, 0160 for a file that is no recipe.
     """
-    if not isinstance(root.value, Mapping) or not {"recipe", "recipes"} & root.value.keys():
-        return root
+    assert isinstance(root.value, Mapping)
     own = replace(root, value={k: v for k, v in root.value.items() if k not in ("recipe", "recipes")})
     files = _files(root.value.get("recipes"))
     named = root.value.get("recipe")

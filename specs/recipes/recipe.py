@@ -18,11 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import NoReturn
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.source import Source
+from lpc.specs.texts import shipped_text
 from lpc.specs.tree import Node, Path, kind, walk
 from lpc.specs.yaml_text import read_yaml
 
@@ -61,7 +61,7 @@ class Recipe:
 
 def shipped(name: str) -> Recipe:
     """Return a recipe of the library."""
-    text = files("lpc.specs.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
+    text = shipped_text("lpc.specs.recipes", f"{name}.yaml")
     return read_recipe(Source(f"recipe {name}", text, f"this is in the recipe `{name}`"))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from typing import Any
 
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, vocabulary
+from lpc.specs.texts import shipped_text
 
 BLOCKS = vocabulary(
     (
@@ -160,7 +160,7 @@ def _type(argument: str, kind: str) -> str:
 
 
 def _optimizers() -> dict[str, Signature]:
-    table = json.loads(files("lpc.specs").joinpath("tables/optimizers.json").read_text("utf-8"))
+    table = json.loads(shipped_text("lpc.specs", "tables/optimizers.json"))
     entries = table["optimizers"].items()
     return vocabulary(_optimizer(name, entry["arguments"], entry["class"]) for name, entry in entries)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lpc
+import lpc.specs
 
 HEAVY = ("torch", "networkx", "numpy", "sklearn", "lpc.compiler", "lpc.runtime")
 
@@ -47,3 +49,19 @@ def test_import_is_light(code: str) -> None:
 def test_check_loads_no_torch(root: Path) -> None:
     code = "from lpc.cli import app; app(['check', 'examples/digits/spec.yaml'], standalone_mode=False)"
     assert not modules_after(code, cwd=root) & set(HEAVY)
+
+
+def test_help_waits_for_no_part_of_the_language() -> None:
+    loaded = modules_after("from lpc.cli import app; app(['--help'], standalone_mode=False)")
+    assert not loaded & {*HEAVY, "pydantic", "lark", "ruamel.yaml", "lpc.specs.model"}
+
+
+def test_checking_yaml_loads_neither_the_dsl_nor_rich(root: Path) -> None:
+    code = "from lpc.cli import app; app(['check', 'examples/digits/spec.yaml'], standalone_mode=False)"
+    assert not modules_after(code, cwd=root) & {"lpc.specs.dsl_text", "lpc.specs.codes", "rich.console"}
+
+
+def test_no_public_name_is_a_submodule(modules: dict[str, Any]) -> None:
+    """An imported submodule takes the place of a name that is loaded late."""
+    for package in (lpc, lpc.specs):
+        assert not {f"{package.__name__}.{name}" for name in package.__all__} & set(modules)
