@@ -15,6 +15,7 @@ import typer
 import lpc
 from lpc import formatting, language
 from lpc.collecting import keeping_all
+from lpc.lsp.command import lsp
 from lpc.output import say, show, tell
 from lpc.usage import UsageError, continuation, misuse
 
@@ -230,7 +231,7 @@ def run(
     say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (formatting.fmt, language.explain, language.fix, language.schema):
+for _command in (formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 
 

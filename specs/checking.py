@@ -40,7 +40,12 @@ def check(spec: Spec) -> None:
     Raises:
         LpcError: all problems found, in the order of the text.
     """
+    found(spec).raise_any()
+
+
+def found(spec: Spec) -> Problems:
+    """Return what the rules note about a spec, warnings as well."""
     problems = Problems()
     for rule in RULES:
         rule(spec, problems)
-    problems.raise_any()
+    return problems

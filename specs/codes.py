@@ -239,4 +239,5 @@ CODES: dict[str, Code] = {
     "0704": Code("unknown kernel", "list the plan's kernels with `lpc inspect PLAN --plan`"),
     "0705": Code("command line not understood", "see `lpc --help`"),
     "0706": Code("no such code", "the codes are listed in docs/errors.md"),
+    "0707": Code("library for editors is missing", "install it: pip install 'lpc[lsp]'"),
 }

@@ -61,9 +61,13 @@ class Problems:
 
     def raise_any(self) -> None:
         """Raise what was found, in the order of the text."""
-        unique = list(dict.fromkeys(self.found))
+        unique = self.in_order()
         if any(d.severity == "error" for d in unique):
-            raise LpcError(sorted(unique, key=_order))
+            raise LpcError(unique)
+
+    def in_order(self) -> list[Diagnostic]:
+        """Return what was found, each once, in the order of the text."""
+        return sorted(dict.fromkeys(self.found), key=_order)
 
 
 def _order(diagnostic: Diagnostic) -> tuple[str, int, int]:

@@ -128,14 +128,22 @@ def _unknown(path: Path, node: Node, root: Node, problems: Problems) -> None:
 
 def _keys(path: Path) -> list[str]:
     """Return the keys that the model has at a path, spelt as in the text."""
+    model = model_at(path)
+    assert model is not None
+    known = [f.alias or n for n, f in model.model_fields.items()]
+    return [*known, *_BEFORE] if model is Spec else known
+
+
+def model_at(path: Path) -> type[BaseModel] | None:
+    """Return the model of the mapping at a path; None where its keys are free, or it is no mapping."""
     model: Any = Spec
     for key in path:
         if isinstance(key, int) or not hasattr(model, "model_fields"):
             continue
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == key), None)
         model = model if field is None else _inner(field.annotation)
-    known = [f.alias or n for n, f in model.model_fields.items()]
-    return [*known, *_BEFORE] if model is Spec else known
+    found: type[BaseModel] | None = model
+    return found
 
 
 def _inner(annotation: Any) -> Any:

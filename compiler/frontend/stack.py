@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import operator
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from lpc.compiler.frontend.fakes import BATCH, SymbolicShapes, shape_text
 from lpc.compiler.frontend.layers import BUILDERS, MisfitError, plain_axis, same_shapes
 from lpc.compiler.frontend.places import first_line
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
+from lpc.specs.layer_names import layer_names
 from lpc.specs.model import Layer, Path, Spec
 from lpc.specs.model import Tensor as TensorSpec
 from lpc.specs.signatures import LAYERS, MERGES, STRUCTURES
@@ -104,7 +104,7 @@ class StackBuilder:
 
     def run(self, layers: Sequence[Layer], value: Value, at: Site) -> Value:
         """Run a list of layers, each on the one before."""
-        names = layer_names(layers)
+        names = layer_names([(layer.name, layer.op.name) for layer in layers])
         for index, layer in enumerate(layers):
             site = Site(f"{at.path}.{names[index]}" if at.path else names[index], (*at.spec, index), at.scope)
             self.check_name(names[index], site)
@@ -271,19 +271,6 @@ def _copies(layer: Layer) -> int:
 
 def _branched(layer: Layer) -> int:
     return sum(expanded(body) for body in layer.branches.values())
-
-
-def layer_names(layers: Sequence[Layer]) -> list[str]:
-    """Return every layer's name; an unnamed one gets its op and a counter that leaves given names out."""
-    given = {layer.name for layer in layers}
-    counter: Counter[str] = Counter()
-    names = []
-    for layer in layers:
-        op = layer.op.name
-        while layer.name is None and (counter.update([op]) or f"{op}{counter[op]}") in given:
-            continue
-        names.append(layer.name or f"{op}{counter[op]}")
-    return names
 
 
 def _sum(values: Sequence[Any], dim: int) -> Any:

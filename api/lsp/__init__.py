@@ -1,0 +1,1 @@
+"""What does an editor ask of lpc? Problems, completion, hover, definitions, layout: the language server."""
