@@ -20,10 +20,10 @@ LIMIT = 3.0
 BLOCKS = 82
 
 
-def spec() -> str:
-    """Return a spec of 300 lines: a network of as many layers, and a block for each."""
-    layers = "".join(f"    - fc{i}: linear({64 + i % 7})\n    - relu\n" for i in range(BLOCKS))
-    blocks = "".join(f"    b{i}: fc{i}\n" for i in range(BLOCKS))
+def spec(count: int = BLOCKS) -> str:
+    """Return a spec of 300 lines, with a layer for each of `count` blocks."""
+    layers = "".join(f"    - fc{i}: linear({64 + i % 7})\n    - relu\n" for i in range(count))
+    blocks = "".join(f"    b{i}: fc{i}\n" for i in range(count))
     learn = "".join(f'  - {{blocks: "b{i}", optimizer: adam(lr=1e-3)}}\n' for i in range(38))
     return (
         "name: long\nnetwork:\n  inputs: {image: [1, 8, 8]}\n  layers:\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,15 +114,15 @@ def did_you_mean(found: str, known: Iterable[str]) -> str | None:
 
 
 def respelt(span: Span | None, found: str, wanted: str) -> Fix | None:
-    """Return the fix that writes `wanted` for the name `found` at the start of a span, quoted or not."""
-    if span is None:
+    """Return the fix that writes `wanted` for the name `found`, where a span's first line has it first as a word."""
+    if span is None or not found:
         return None
-    text, start = span.source.line(span.line), span.column - 1
-    start += text[start : start + 1] in ("'", '"')
-    end = start + len(found)
-    if text[start:end] != found or text[end : end + 1].isalnum():
+    text = span.source.line(span.line)
+    end = span.end_column - 1 if span.end_line == span.line else len(text)
+    word = re.compile(rf"(?<!\w){re.escape(found)}(?!\w)").search(text, span.column - 1, end)
+    if word is None:
         return None
-    return Fix(Span(span.source, span.line, start + 1, span.line, end + 1), wanted)
+    return Fix(Span(span.source, span.line, word.start() + 1, span.line, word.end() + 1), wanted)
 
 
 def _codes() -> dict[str, Code]:

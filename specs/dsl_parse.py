@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from math import inf
 from typing import TypeAlias
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 from lark.indenter import DedentError
 
-from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.diagnostics import Diagnostic, Fix, LpcError, nearest
 from lpc.specs.dsl_errors import HELP, MESSAGES, PARTICULAR, TEACHING, stopped
+from lpc.specs.dsl_words import first_words
 from lpc.specs.grammars import Blocks, parser
 from lpc.specs.source import Locate, Source
 
@@ -22,6 +24,7 @@ MAX_BRACKETS = 32
 # The parser's innermost states, and the kind of token at which it stopped; None is any.
 Stop: TypeAlias = tuple[tuple[object, ...], str | None]
 
+_WORD = re.compile(r"[ \t]*([A-Za-z_]\w*)")
 _OPAQUE = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\'\'|[^\'\n])*\'|#[^\n]*')
 
 
@@ -108,9 +111,42 @@ def _problem(text: str, error: Exception, locate: Locate) -> Diagnostic:
         return Diagnostic("0108", MESSAGES["dedent"], locate(start, start + 1), help=HELP["dedent"])
     assert isinstance(error, UnexpectedInput)
     start, end, found = stopped(text, error)
+    misspelt = _misspelt(text, start, locate)
+    if misspelt is not None:
+        return misspelt
     kind = "quote" if text[start:end] in ('"', "'") else _lesson(error)
     message = MESSAGES[kind].format(found=found) if kind else f"unexpected {found}"
     return Diagnostic("0108", message, locate(start, end), help=HELP[kind] if kind else None)
+
+
+def _misspelt(text: str, stop: int, locate: Locate) -> Diagnostic | None:
+    """Return the diagnostic of a statement's first word, if reading gets further with the word that it is near to.
+
+    It is that of the statement at the margin, or of the line at which reading stopped.
+    """
+    head = _WORD.match(text)
+    inner = _WORD.match(text, text.rfind("\n", 0, stop) + 1)
+    section = (head[1],) if head else ()
+    for word, path in ((head, ()), (inner, section)):
+        near = nearest(word[1], first_words(path)) if word else None
+        if word is None or near is None or near == word[1]:
+            continue
+        if _stop(text[: word.start(1)] + near + text[word.end(1) :]) > stop + len(near) - len(word[1]):
+            span = locate(word.start(1), word.end(1))
+            message, help = f"there is no statement `{word[1]}` here", f"did you mean `{near}`?"
+            return Diagnostic("0108", message, span, help=help, fix=Fix(span, near) if span else None)
+    return None
+
+
+def _stop(text: str) -> float:
+    """Return the offset at which reading stops."""
+    try:
+        _parsed(text)
+    except UnexpectedInput as error:
+        return stopped(text, error)[0]
+    except DedentError:
+        return -inf
+    return inf
 
 
 def _lesson(error: UnexpectedInput) -> str | None:

@@ -245,7 +245,9 @@ class _Reader:
     def _link(self, tree: Branch, items: Items) -> None:
         start, end, value = tree.children
         ends = [self.text_of(part) for part in (start, end) if part is not None]
-        self.add(items, "->".join(str(part.value) for part in ends), self.bare(value), ends[0].span)
+        first, last = ends[0].span, ends[-1].span
+        key = replace(first, end_line=last.end_line, end_column=last.end_column) if first and last else first
+        self.add(items, "->".join(str(part.value) for part in ends), self.bare(value), key)
 
     def _block(self, tree: Branch, items: Items) -> None:
         name, *choices = tree.children

@@ -41,6 +41,14 @@ def load_spec(
     return validate(root, problems)
 
 
+def whole_tree(written: Node, path: Path, problems: Problems) -> Node:
+    """Return what a file says that has been read: with what it extends and its recipe, in the model's shape.
+
+    Terms that cannot be read are noted in `problems`.
+    """
+    return normalize(_without_recipe(_extended(written, path.parent, (path.resolve(),))), problems)
+
+
 def _root(source: str | Path | Mapping[str, Any] | Spec, text: str | None) -> Node:
     """Return the tree of a source with everything it extends."""
     if isinstance(source, Spec):

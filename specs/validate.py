@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from lpc.specs.later import key_comes_later
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems, dotted
+from lpc.specs.spelling import is_dsl
 from lpc.specs.tree import Node, Path, at, children, kind, lower, walk
 
 # What was expected, by pydantic's kind of error; {names} come from the error's context.
@@ -121,9 +122,17 @@ def _unknown(path: Path, node: Node, root: Node, problems: Problems) -> None:
     if key_comes_later(path):
         problems.add("0111", f"`{key}` in {where} is not supported by this version of lpc", node.key, path)
         return
-    known = _keys(path[:-1])
+    dsl = node.key is not None and is_dsl(node.key.source.name)
+    known = (dsl and _first_words(path[:-1])) or _keys(path[:-1])
     message, otherwise = f"{where} has no key `{key}`", f"the keys here are {', '.join(sorted(known))}"
     problems.misspelt("0110", message, node.key or node.span, path, key, known, otherwise)
+
+
+def _first_words(path: Path) -> list[str]:
+    """Return the words of the DSL at a path; only mistakes need them."""
+    from lpc.specs.dsl_words import first_words
+
+    return list(first_words(path))
 
 
 def _keys(path: Path) -> list[str]:

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpc.specs.check import found
+from lpc.specs.checking import found
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.loader import load_tree
+from lpc.specs.loader import whole_tree
 from lpc.specs.problems import Problems
 from lpc.specs.recipes.recipe import read_recipe
 from lpc.specs.source import Source
@@ -51,7 +51,7 @@ def analyse(path: Path, text: str, before: Analysis | None = None) -> Analysis:
     problems = Problems()
     try:
         written = read_source(Source(str(path), text))
-        whole = load_tree(path, problems, text=text)
+        whole = whole_tree(written, path, problems)
         rules = found(validate(whole, problems))
     except LpcError as error:
         return Analysis(path, text, error.diagnostics, written, whole)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.source import Source, Span
+if TYPE_CHECKING:
+    from lpc.specs.diagnostics import LpcError
 
 LIBRARIES = ("pygls", "lsprotocol")
 
@@ -22,7 +22,13 @@ def lsp(
         library = (error.name or "").partition(".")[0]
         if library not in LIBRARIES:
             raise
-        line = Source("command line", "lpc lsp")
-        message = f"`lpc lsp` needs the library `{library}`, which is not installed"
-        raise LpcError(Diagnostic("0707", message, Span(line, 1, 5, 1, 8))) from None
+        raise _missing(library) from None
     serve()
+
+
+def _missing(library: str) -> LpcError:
+    from lpc.specs.diagnostics import Diagnostic, LpcError
+    from lpc.specs.source import Source, Span
+
+    message = f"`lpc lsp` needs the library `{library}`, which is not installed"
+    return LpcError(Diagnostic("0707", message, Span(Source("command line", "lpc lsp"), 1, 5, 1, 8)))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from lpc.lsp import names
 from lpc.lsp.analysis import Analysis
-from lpc.lsp.dsl_words import STATEMENTS
 from lpc.lsp.expected import described, words
 from lpc.lsp.offers import typed
 from lpc.lsp.origins import origins
 from lpc.lsp.place import Place
 from lpc.lsp.terms import argument_at, term_named, zoo_term
 from lpc.specs.check_terms import usage
+from lpc.specs.dsl_words import STATEMENTS
 from lpc.specs.keys import KEYS
 from lpc.specs.signatures import Signature
 from lpc.specs.term import Term, print_value

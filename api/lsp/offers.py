@@ -8,11 +8,12 @@ from typing import Literal
 
 from lpc.lsp import names
 from lpc.lsp.analysis import Analysis
-from lpc.lsp.dsl_words import dsl_keys
+from lpc.lsp.dsl_place import LAYER
 from lpc.lsp.expected import is_section, keys, signatures, words
 from lpc.lsp.place import Place
 from lpc.lsp.terms import Argument, argument_at, recipe_signature, zoo_term
 from lpc.specs.check_terms import describe, usage
+from lpc.specs.dsl_words import first_words
 from lpc.specs.signatures import REQUIRED, Parameter
 from lpc.specs.term import print_value
 from lpc.specs.tree import Path
@@ -72,9 +73,11 @@ def _keys(place: Place, analysis: Analysis) -> Iterator[Offer]:
         if parameter.name not in place.given:
             yield Offer(parameter.name, "argument", typed(parameter), parameter.doc, f"{parameter.name}: ")
     if analysis.dsl:
-        for word, doc in dsl_keys(place.path).items():
+        for word, doc in first_words(place.path).items():
             if word not in place.given:
                 yield Offer(word, "key", "", doc)
+        if place.path == ("network",):
+            yield from _values(LAYER, analysis)
         return
     for key, doc in keys(place.path).items():
         if key not in place.given:

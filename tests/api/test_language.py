@@ -13,6 +13,7 @@ import pytest
 import lpc as api
 from lpc.specs.codes import CODES
 from lpc.specs.fixing import applied
+from lpc.specs.formatting import format_spec
 from lpc.specs.recipes.recipe import SHIPPED
 
 Command = Callable[..., Any]
@@ -30,6 +31,76 @@ MISSPELT = {
     "a block rule": ("per_layer", "per_leyer"),
     "a choice": ("run: {epochs", "run: {target: portabel, epochs"),
 }
+
+
+# The same in the DSL, which has words of its own at the start of statements.
+MISSPELT_DSL = {
+    "a statement": ("learn *:", "lern *:"),
+    "a statement with a body": ("network\n", "netwrok\n"),
+    "a section": ("\ndecompose\n", "\ndecompos\n"),
+    "a section on one line": ("\nrun epochs", "\nrn epochs"),
+    "the source's section": ("data digits", "dta digits"),
+    "an input": ("  input image", "  inptu image"),
+    "the name's key": ("\nspec starter", "\nspce starter"),
+    "a key": ("\nloss cross", "\nlss cross"),
+    "a key of a section": (" epochs ", " epchs "),
+    "a key in a body": ("  blocks per_layer", "  blcks per_layer"),
+    "a key of an entry": (" head linear", " haed linear"),
+    "a name": (">> relu", ">> rleu"),
+    "a name with arguments": ("adam(lr", "adm(lr"),
+    "an argument": ("adam(lr=", "adam(lrr="),
+    "a loss": ("loss cross_entropy\n", "loss cross_entropi\n"),
+    "a link": ("links stop", "links stpo"),
+    "a block rule": (" per_layer", " per_leyer"),
+    "a source": ("data digits", "data digts"),
+    "a choice": ("run epochs", "run target portabel epochs"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT_DSL)
+def test_fix_mends_the_dsl_too(lpc: Command, tmp_path: Path, case: str) -> None:
+    right, wrong = MISSPELT_DSL[case]
+    whole = format_spec(tmp_path / "spec.yaml", STARTER, "dsl")
+    assert right in whole
+    path = tmp_path / "spec.lpc"
+    path.write_text(whole.replace(right, wrong, 1))
+    assert lpc("check", path).code == 2
+    mended = lpc("fix", path)
+    assert mended.code == 0, mended.err
+    assert [line[:1] for line in mended.out.splitlines()[3:] if line[:1] in "+-"] == ["-", "+"]
+    assert path.read_text().replace("target portable ", "") == whole
+    assert lpc("fix", path).out == f"{path}: nothing to mend\n"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("block head", "blok head"), ("link a->b", "lnik a->b"), ("link a->b", "link a->bb"), ("link a->b", "link aa->b"),
+     ("add(from=[fc1, fc2])", "add(from=[fc1, fc22])"), ("field extra: int64", "feld extra: int64"),
+     ("init *.bias", "int *.bias")],
+)  # fmt: skip
+def test_fix_mends_blocks_links_and_wires(lpc: Command, tmp_path: Path, right: str, wrong: str) -> None:
+    whole = (
+        "network\n  input image: [1, 8, 8]\n  init *.bias = zeros\n  flatten\n  fc1 = linear(8)\n  fc2 = linear(8)\n"
+        "  both = add(from=[fc1, fc2])\n  out = linear(10)\nfield extra: int64[]\nloss cross_entropy\ndecompose\n"
+        "  block a = fc1\n  block b = fc2, both\n  block head = out\n  link a->b = gradient\n  link * = stop\n"
+        "learn *: loss cross_entropy, optimizer adam\ndata digits\nrun epochs 1\n"
+    )
+    path = tmp_path / "spec.lpc"
+    path.write_text(whole)
+    assert lpc("check", path).code == 0
+    path.write_text(whole.replace(right, wrong, 1))
+    assert path.read_text() != whole
+    assert lpc("fix", path).code == 0
+    assert path.read_text() == whole
+
+
+def test_a_link_is_mended_in_yaml_too(lpc: Command, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    text = STARTER.replace("blocks: per_layer", "blocks: {a: fc1, b: fc2, c: out}")
+    text = text.replace("links: stop", 'links: {"a->b": stop, "*": stop}')
+    path.write_text(text.replace("a->b", "a->bb"))
+    assert lpc("fix", path).code == 0
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("case", MISSPELT)
