@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import networkx as nx
 
+from lpc.compiler.credit import furthest_only, losses_by_age
 from lpc.compiler.localize import LocalProblem
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.plan import Plan
@@ -17,14 +18,13 @@ Influence = dict[str, frozenset[str]]
 def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]) -> Influence:
     """Return for each parameter the losses that the spec lets reach it.
 
-    They are its own block's, and those of every block that a path of gradient links leads to.
+    They are its own block's, and those of every block that a path of gradient links leads to, as far as they reach.
     """
-    reach: nx.DiGraph[str] = nx.DiGraph()
-    reach.add_nodes_from(graph.nodes)
-    reach.add_edges_from((a, b) for a, b, data in graph.edges(data=True) if data["link"].name == "gradient")
+    arriving = losses_by_age(graph, [b for b, problem in problems.items() if problem.losses])
     declared: Influence = {}
     for block, problem in problems.items():
-        ahead = {block, *nx.descendants(reach, block)}
+        ages = furthest_only(arriving[block]) if problem.furthest else frozenset(arriving[block])
+        ahead = frozenset[str]().union(*(arriving[block][age] for age in ages))
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses

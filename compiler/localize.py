@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from lpc.compiler.blocks import outside_readers
 from lpc.compiler.capture.types import dtype_of
+from lpc.compiler.credit import Passage, crossed, horizon, passages
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.heads import HEADS, Setting
 from lpc.compiler.losses import LOSSES, LossFunction
@@ -40,12 +41,22 @@ class LocalLoss:
 
 
 @dataclass(frozen=True)
+class Arrival:
+    """A cotangent that comes back for the value that the node `value` gives `consumer`; its age as in `credit`."""
+
+    value: str
+    consumer: str
+    age: int = 0
+
+
+@dataclass(frozen=True)
 class LocalProblem:
     """A block's variables, objective and solver.
 
     `feature` is the node (per mode) that the head reads. `trainable` are the network parameters that get a
-    gradient here, by canonical name. `receives` are the nodes whose cotangents come back from a consumer,
-    as (node, consumer) pairs; `sends` the outside tensors whose cotangents this block computes.
+    gradient here, by canonical name. `receives` are the cotangents that may come back; `sends` the outside
+    tensors whose cotangents this block computes, each with the passage of its boundary, under the network's
+    `horizon`. With `furthest` only the oldest cotangents train the parameters, and the head's own loss the head.
     """
 
     block: str
@@ -53,10 +64,12 @@ class LocalProblem:
     head: nn.Module | None
     losses: tuple[LocalLoss, ...]
     trainable: tuple[str, ...]
-    receives: tuple[tuple[str, str], ...]
-    sends: tuple[str, ...]
+    receives: tuple[Arrival, ...]
+    sends: Mapping[str, Passage]
     optimizer: Optimizer | None
     memory: str = "immediate"
+    horizon: int = 0
+    furthest: bool = False
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -67,6 +80,7 @@ def localize(
 
     `fields` are the batch fields with the batch axis first. Raises LpcError for a block that could not learn.
     """
+    _ensure_chain(spec, graph)
     writer = _Localizer(spec, traced, graph, fields)
     return {block: writer.problem(block) for block in graph.nodes}
 
@@ -92,7 +106,17 @@ class _Localizer:
         optimizer = self.optimizer(block, trainable, head) if learns else None
         memory = stated(self.spec, block, "memory") or "immediate"
         return LocalProblem(
-            block, feature, head, losses, trainable, receives, sends, optimizer, str(memory)
+            block,
+            feature,
+            head,
+            losses,
+            trainable,
+            receives,
+            sends,
+            optimizer,
+            str(memory),
+            horizon(self.graph),
+            any(p.furthest for p in passages(self.graph).values()),
         )
 
     def feature(self, block: str, mode: str, is_output: bool) -> str:
@@ -176,20 +200,25 @@ class _Localizer:
             ) from error
         return module.to(dtype_of(self.spec.run.dtype)) if module is not None else None
 
-    def gradient_links(self, block: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    def gradient_links(self, block: str) -> tuple[tuple[Arrival, ...], dict[str, Passage]]:
+        limit, links = horizon(self.graph), passages(self.graph)
         receives = [
-            (tensor["name"], consumer)
+            Arrival(name, consumer, age)
             for _, consumer, data in self.graph.out_edges(block, data=True)
-            for tensor in data["tensors"]
-            if data["link"].name == "gradient" and _is_floating(self.traced.train, tensor["name"])
+            for name in self.crossing(data)
+            for age in sorted({crossed(a, limit) for a in range(limit + 1) if links[block, consumer].passes(a)})
         ]
-        sends = [
-            tensor["name"]
-            for _, _, data in self.graph.in_edges(block, data=True)
-            for tensor in data["tensors"]
-            if data["link"].name == "gradient" and _is_floating(self.traced.train, tensor["name"])
-        ]
-        return tuple(receives), tuple(sends)
+        sends = {
+            name: links[producer, block]
+            for producer, _, data in self.graph.in_edges(block, data=True)
+            for name in self.crossing(data)
+            if links[producer, block].open
+        }
+        return tuple(receives), sends
+
+    def crossing(self, boundary: Mapping[str, Any]) -> list[str]:
+        names = [str(tensor["name"]) for tensor in boundary["tensors"]]
+        return [name for name in names if _is_floating(self.traced.train, name)]
 
     def trainable(self, block: str) -> tuple[str, ...]:
         attributes = self.graph.nodes[block]
@@ -217,6 +246,22 @@ class _Localizer:
             f"block `{block}` has no local loss, and no boundary after it carries a gradient back: it cannot learn",
             span=stated_at(self.spec, block, "loss"),
         )
+
+
+def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:
+    """`only=furthest` needs one order of distances: a chain of blocks, and one link throughout.
+
+    Raises LpcError (0414).
+    """
+    links = [p for p in passages(graph).values() if p.open]
+    if not any(p.furthest for p in links):
+        return
+    limited = all(p.reach is not None for p in links)
+    chain = all(graph.out_degree(b) <= 1 and graph.in_degree(b) <= 1 for b in graph.nodes)
+    if limited and chain and len(set(links)) == 1:
+        return
+    message = "`only=furthest` needs blocks in a chain, and the same `gradient(reach=n)` on every boundary it crosses"
+    raise LpcError(Diagnostic("0414", message, span=spec.origin("decompose", "links")))
 
 
 def sample_shape(network: fx.GraphModule, name: str) -> Shape:

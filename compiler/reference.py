@@ -1,12 +1,14 @@
 """What should the gradients be? Plain autograd over the traced network, with `detach` at every stop boundary.
 
-Independent of capture, schedule and runtime: one eager forward pass, the sum of all losses, one call of
-`torch.autograd.grad`. A stop-gradient makes the sum of local losses equal to local learning.
+Independent of capture, schedule and runtime: an eager forward pass, the sum of all losses, one call of
+`torch.autograd.grad`. A stop-gradient makes the sum of local losses equal to local learning. Where links limit how
+far a gradient reaches, the network runs once more for every boundary that may be crossed: a block of the pass of
+age `a` reads its inputs from the pass of age `a + 1`, or detached where the link lets nothing of that age pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lpc.compiler.capture.randomness import attention_dropout, kept_scale
 from lpc.compiler.capture.tracing import site_name
+from lpc.compiler.credit import horizon, passages
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.state import named_state, run_with_state
 
 aten = torch.ops.aten
+
+Crossings = Mapping[tuple[str, str], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,42 @@ def reference_step(
         for name, value in walk.losses(problem, values, batch).items()
     }
     reached = [n for n in wanted if n in leaves]
-    total = sum(losses.values(), torch.zeros(()))
-    found = torch.autograd.grad(total, [leaves[n] for n in reached], allow_unused=True)
-    gradients = {n: g for n, g in zip(reached, found, strict=True) if g is not None}
+    gradients: dict[str, Tensor] = {}
+    for names, total in _objectives(graph, problems, reached, losses):
+        found = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True, retain_graph=True)
+        gradients |= {n: g for n, g in zip(names, found, strict=True) if g is not None}
     buffers = {n: t.detach() for n, t in leaves.items() if n not in wanted}
     return Reference(gradients, {n: v.detach() for n, v in losses.items()}, buffers, values["output"].detach())
 
 
+def _objectives(
+    graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem], names: Sequence[str], losses: Mapping[str, Tensor]
+) -> list[tuple[list[str], Tensor]]:
+    """Return which parameters descend which sum of losses: all of them, or (`only=furthest`) each block its own."""
+    if not any(problem.furthest for problem in problems.values()):
+        return [(list(names), sum(losses.values(), torch.zeros(())))]
+    chain = list(graph.nodes)
+    objectives = []
+    for index, (block, problem) in enumerate(problems.items()):
+        reach = max((p.reach or 0 for p in passages(graph).values()), default=0)
+        ahead = [b for b in chain[index : index + reach + 1] if problems[b].losses]
+        for owned, source in ((problem.trainable, ahead[-1:]), (_head_names(problem), [block])):
+            terms = [losses[f"{b}.{loss.name}"] for b in source for loss in problems[b].losses]
+            if owned and terms:
+                objectives.append(([n for n in owned if n in names], sum(terms, torch.zeros(()))))
+    return objectives
+
+
+def _head_names(problem: LocalProblem) -> tuple[str, ...]:
+    if problem.head is None:
+        return ()
+    return tuple(f"heads.{problem.block}.{n}" for n, _ in problem.head.named_parameters())
+
+
 def _wanted(problems: Mapping[str, LocalProblem]) -> list[str]:
     names: dict[str, None] = {}
-    for block, problem in problems.items():
-        names.update(dict.fromkeys(problem.trainable))
-        if problem.head is not None:
-            names.update(dict.fromkeys(f"heads.{block}.{n}" for n, _ in problem.head.named_parameters()))
+    for problem in problems.values():
+        names.update(dict.fromkeys((*problem.trainable, *_head_names(problem))))
     return list(names)
 
 
@@ -92,15 +120,28 @@ class _Walk:
         """Return every node's value by name, and the network's output as `output`."""
         network = self.traced.train
         owner = {n: b for b, a in self.graph.nodes(data=True) for n in a["nodes"]["train"]}
-        run = _Detaching(network, owner, self.stopped(), self.borrowed(), self.traced.tied, self.replay)
         canonical = {name: self.traced.tied.get(name, name) for name in named_state(network)}
         state = {name: self.leaves[first] for name, first in canonical.items() if first in self.leaves}
-        with self.replay:
-            output = run_with_state(run, state, [batch[n] for n in self.traced.inputs])
-        return {**run.values, "output": output}
+        passes: list[dict[str, Any]] = []  # the oldest first
+        for age in range(horizon(self.graph), -1, -1):
+            crossings = self.crossings(age, passes)
+            run = _Detaching(network, owner, crossings, self.borrowed(), self.traced.tied, self.replay)
+            own = {n: t if t.requires_grad or age == 0 else t.clone() for n, t in state.items()}  # buffers move once
+            with self.replay:
+                output = run_with_state(run, own, [batch[n] for n in self.traced.inputs])
+            passes.append(run.values)
+            self.replay.counts.clear()
+        return {**passes[-1], "output": output}
 
-    def stopped(self) -> set[tuple[str, str]]:
-        return {(a, b) for a, b, data in self.graph.edges(data=True) if data["link"].name == "stop"}
+    def crossings(self, age: int, older: Sequence[Mapping[str, Any]]) -> Crossings:
+        """Return for each boundary whose values are not this pass's own: those to read, None for detached ones."""
+        found: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        for boundary, link in passages(self.graph).items():
+            if not link.passes(age):
+                found[boundary] = None
+            elif older:
+                found[boundary] = older[-1]
+        return found
 
     def borrowed(self) -> dict[str, set[str]]:
         """Under `shared: owner`, a block that borrows a parameter sees it as a constant."""
@@ -130,19 +171,19 @@ class _Walk:
 
 
 class _Detaching(fx.Interpreter):
-    """Runs the network eagerly; a value read across a stop boundary is detached."""
+    """Runs the network eagerly; a value read across a boundary may be detached, or another pass's."""
 
     def __init__(
         self,
         network: fx.GraphModule,
         owner: Mapping[str, str],
-        stopped: set[tuple[str, str]],
+        crossings: Crossings,
         borrowed: Mapping[str, set[str]],
         tied: Mapping[str, str],
         replay: _Replay,
     ) -> None:
         super().__init__(network, garbage_collect_values=False)
-        self.owner, self.stopped, self.borrowed, self.tied = owner, stopped, borrowed, tied
+        self.owner, self.crossings, self.borrowed, self.tied = owner, crossings, borrowed, tied
         self.replay = replay
         self.values: dict[str, Any] = {}
         self.reader: fx.Node | None = None
@@ -164,7 +205,10 @@ class _Detaching(fx.Interpreter):
     def read(self, source: fx.Node, reader: fx.Node) -> Any:
         value = self.env[source]
         edge = (self.owner.get(source.name, ""), self.owner.get(reader.name, ""))
-        return value.detach() if edge in self.stopped and isinstance(value, Tensor) else value
+        if edge not in self.crossings or not isinstance(value, Tensor):
+            return value
+        older = self.crossings[edge]
+        return value.detach() if older is None else older[source.name]
 
     def fetch_attr(self, target: str) -> Any:
         value = super().fetch_attr(target)

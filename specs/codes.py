@@ -126,6 +126,9 @@ CODES: dict[str, Code] = {
         "Move what cannot be captured into a layer of its own and report the model.",
     ),
     "0413": Code("a gradient through a stop", "report it with the spec: the compiler must not build such a plan"),
+    "0414": Code(
+        "`only=furthest` without a chain", 'Write `links: gradient(reach=n, only=furthest)` for a chain of blocks.'
+    ),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

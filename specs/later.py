@@ -39,7 +39,6 @@ _NAMES: dict[str, frozenset[str]] = {
 }
 
 _ARGUMENTS: dict[tuple[str, str], frozenset[str]] = {
-    ("link", "gradient"): frozenset({"reach", "only"}),
     ("optimizer", "rmsprop"): frozenset({"flavor"}),
 }
 

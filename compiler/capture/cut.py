@@ -62,15 +62,24 @@ def slice_kernel(local: LocalGraph, kind: str, outputs: Iterable[str], roles: It
     return lower(f"{local.block}.{kind}", local.block, local.graph, whole.arguments, results, local.symbols)
 
 
-def forward_and_backward(local: LocalGraph, outputs: Iterable[str]) -> tuple[Kernel, Kernel]:
+def forward_and_backward(
+    local: LocalGraph, outputs: Iterable[str], recompute: bool = False, late: bool = False
+) -> tuple[Kernel, Kernel]:
     """Cut the local step into `forward -> ..., residuals` and `backward(residuals, cotangents) -> gradients`.
 
-    What depends on a cotangent or seed is backward. What only the backward part needs is computed there.
-    Residuals are the remaining values that it reads, other than state, views of state, and lengths.
+    Gradients are backward, and cotangents, but for those of a limited reach that wait for no other block: they are
+    sent at once unless `late`. What only the backward part needs is computed there. Residuals are the remaining
+    values that it reads, other than state, views of state, and lengths; with `recompute` there are none, and the
+    second kernel starts from the block's inputs.
     """
     whole, names = ports(local), set(outputs)
-    forward = [(s, n) for s, n in whole.results if s.role in FORWARD and _is_wanted(s, names)]
-    backward = [(s, n) for s, n in whole.results if s.role in BACKWARD]
+    early = [] if late else _sent_at_once(whole)
+    forward = [(s, n) for s, n in whole.results if s.role in FORWARD and _is_wanted(s, names)] + early
+    backward = [(s, n) for s, n in whole.results if s.role in BACKWARD and (s, n) not in early]
+    if recompute:
+        first = lower(f"{local.block}.forward", local.block, local.graph, whole.arguments, forward, local.symbols)
+        second = lower(f"{local.block}.vjp", local.block, local.graph, whole.arguments, backward, local.symbols)
+        return first, second
     given = [(s, n) for s, n in whole.arguments if s.role in ("state", "seed", "cotangent")]
     saved = _residuals(local.graph, [n for _, n in backward], ancestors(n for _, n in forward), [n for _, n in given])
     kept = [(Slot("residuals", "residuals", f"r{i}"), node) for i, node in enumerate(saved)]
@@ -86,6 +95,16 @@ def forward_and_backward(local: LocalGraph, outputs: Iterable[str]) -> tuple[Ker
         symbols,
     )
     return first, second
+
+
+def _sent_at_once(whole: Ports) -> list[Entry]:
+    """Cotangents with an age that no arriving cotangent enters."""
+    awaited = {n for s, n in whole.arguments if s.role == "cotangent"}
+    return [
+        (slot, node)
+        for slot, node in whole.results
+        if slot.role == "cotangent" and "#" in slot.source and not awaited & ancestors([node])
+    ]
 
 
 def _is_wanted(slot: Slot, outputs: set[str]) -> bool:

@@ -17,9 +17,10 @@ from torch.func import functional_call
 
 from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomness
-from lpc.compiler.capture.simplify import simplify
+from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
-from lpc.compiler.localize import LocalProblem
+from lpc.compiler.credit import crossed, furthest_only
+from lpc.compiler.localize import Arrival, LocalProblem
 from lpc.compiler.losses import METRICS
 from lpc.compiler.state import named_state, run_with_state
 from lpc.specs.plan.kernel import Role
@@ -138,6 +139,8 @@ class _Step:
         if not portable and hides_its_mask(traced.graph):  # inside a module that is opaque, or in the head
             traced = self.trace_with(run, True)
         simplify(traced.graph)
+        if self.problem.horizon:
+            share_equal(traced.graph)
         random = lift_randomness(traced.graph, traced.symbols, self.problem.block)
         simplify(traced.graph)
         return LocalGraph(
@@ -175,8 +178,8 @@ class _Step:
             return
         for loss in self.problem.losses:
             self.arguments.add(_seed(loss.name), torch.get_default_dtype(), ())
-        for value, consumer in self.problem.receives:
-            self.arguments.add(_cotangent(value, consumer), *self.types.values[value])
+        for arrival in self.problem.receives:
+            self.arguments.add(_cotangent(arrival), *self.types.values[arrival.value])
 
     def network_state(self) -> dict[str, Tensor]:
         return named_state(self.block.module)
@@ -201,12 +204,14 @@ class _Step:
         return values + self.buffer_updates(tensors, bound)
 
     def trainable_slots(self) -> list[Slot]:
-        head = self.problem.head
-        names = list(self.problem.trainable)
-        if head is not None:
-            names += [f"heads.{self.problem.block}.{n}" for n, p in head.named_parameters() if p.requires_grad]
-        slots = [_state(n) for n in names]
+        slots = [*map(_state, self.problem.trainable), *self.head_slots()]
         return slots + [_value(v) for v in self.block.inputs if v in self.differentiable]
+
+    def head_slots(self) -> list[Slot]:
+        head = self.problem.head
+        if head is None:
+            return []
+        return [_state(f"heads.{self.problem.block}.{n}") for n, p in head.named_parameters() if p.requires_grad]
 
     def bind(self, tensors: dict[Slot, Tensor], trainable: frozenset[Slot]) -> dict[Slot, Tensor]:
         """Make each trainable argument a leaf; everything else carries no gradient."""
@@ -258,29 +263,71 @@ class _Step:
     def gradients(
         self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: _Outcome
     ) -> list[Tensor]:
-        roots, cotangents = self.roots(tensors, outcome)
-        leaves = [s for s in self.trainable_slots() if bound[s].requires_grad]
-        if not roots or not leaves:
-            self.unreached += [s.source for s in leaves]
-            return []
-        found = torch.autograd.grad(
-            roots, [bound[s] for s in leaves], cotangents, allow_unused=True
-        )
-        self.unreached += [s.source for s, g in zip(leaves, found, strict=True) if g is None]
-        kept = [(s, g.detach()) for s, g in zip(leaves, found, strict=True) if g is not None]
-        self.results += [self.gradient_slot(slot) for slot, _ in kept]
-        return [g for _, g in kept]
+        """One backward pass for each set of ages; what leaves is cotangents by age, and gradients."""
+        roots = self.roots(tensors, outcome)
+        values: list[Tensor] = []
+        unreached: dict[str, None] = {}
+        for ages, wanted in self.passes(frozenset(roots)).items():
+            wanted = {leaf: slot for leaf, slot in wanted.items() if bound[leaf].requires_grad}
+            pairs = [pair for age in sorted(ages) for pair in roots.get(age, ())]
+            if not pairs or not wanted:
+                unreached.update(dict.fromkeys(leaf.source for leaf in wanted))
+                continue
+            found = torch.autograd.grad(
+                [root for root, _ in pairs],
+                [bound[leaf] for leaf in wanted],
+                [cotangent for _, cotangent in pairs],
+                allow_unused=True,
+                retain_graph=True,
+            )
+            unreached.update(dict.fromkeys(leaf.source for leaf, g in zip(wanted, found, strict=True) if g is None))
+            kept = [(slot, g.detach()) for slot, g in zip(wanted.values(), found, strict=True) if g is not None]
+            self.results += [slot for slot, _ in kept]
+            values += [g for _, g in kept]
+        self.unreached += unreached
+        return values
 
-    def gradient_slot(self, slot: Slot) -> Slot:
-        if slot.role == "state":
-            return Slot("gradients", "gradients", slot.source)
-        return _cotangent(slot.source, self.problem.block)
+    def passes(self, ages: frozenset[int]) -> dict[frozenset[int], dict[Slot, Slot]]:
+        """Return {ages to differentiate together: {leaf: the result it gives}}."""
+        passes: dict[frozenset[int], dict[Slot, Slot]] = {}
+        own = furthest_only(ages) if self.problem.furthest else ages
+        heads = self.head_slots()
+        for leaf in map(_state, self.problem.trainable):
+            passes.setdefault(own, {})[leaf] = Slot("gradients", "gradients", leaf.source)
+        for leaf in heads:
+            passes.setdefault(frozenset({0}) if self.problem.furthest else ages, {})[leaf] = Slot(
+                "gradients", "gradients", leaf.source
+            )
+        for value in self.block.inputs:
+            if value not in self.differentiable:
+                continue
+            for after, before in self.departures(value, ages).items():
+                passes.setdefault(before, {})[_value(value)] = _cotangent(
+                    Arrival(value, self.problem.block, after)
+                )
+        return passes
 
-    def roots(self, tensors: dict[Slot, Tensor], outcome: _Outcome) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [(outcome.losses[loss.name], tensors[_seed(loss.name)]) for loss in self.problem.losses]
-        pairs += [(outcome.outputs[v], tensors[_cotangent(v, c)]) for v, c in self.problem.receives]
-        used = [(root, cotangent) for root, cotangent in pairs if root.requires_grad]
-        return [r for r, _ in used], [c.to(r.dtype) for r, c in used]
+    def departures(self, value: str, ages: frozenset[int]) -> dict[int, frozenset[int]]:
+        """Return {age beyond the boundary: the ages here that leave at it}."""
+        passage, limit = self.problem.sends[value], self.problem.horizon
+        leaving: dict[int, set[int]] = {}
+        for age in ages:
+            if passage.passes(age):
+                leaving.setdefault(crossed(age, limit), set()).add(age)
+        return {after: frozenset(before) for after, before in sorted(leaving.items())}
+
+    def roots(
+        self, tensors: dict[Slot, Tensor], outcome: _Outcome
+    ) -> dict[int, list[tuple[Tensor, Tensor]]]:
+        """Return {age: (root, its cotangent) pairs}: own losses are of age 0."""
+        losses = self.problem.losses
+        found = [(0, outcome.losses[loss.name], tensors[_seed(loss.name)]) for loss in losses]
+        found += [(a.age, outcome.outputs[a.value], tensors[_cotangent(a)]) for a in self.problem.receives]
+        roots: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        for age, root, cotangent in found:
+            if root.requires_grad:
+                roots.setdefault(age, []).append((root, cotangent.to(root.dtype)))
+        return roots
 
     def buffer_updates(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor]) -> list[Tensor]:
         names = [_state(self.aliases.get(n, n)) for n, _ in self.block.module.named_buffers()]
@@ -331,5 +378,16 @@ def _value(name: str) -> Slot:
     return Slot("input", name, name)
 
 
-def _cotangent(value: str, consumer: str) -> Slot:
-    return Slot("cotangent", f"d_{value}_{consumer}", f"{value}@{consumer}")
+def _cotangent(arrival: Arrival) -> Slot:
+    """Cotangents are told apart by age only where links limit their reach."""
+    suffix = f"_{arrival.age}" if arrival.age else ""
+    mark = f"#{arrival.age}" if arrival.age else ""
+    value, consumer = arrival.value, arrival.consumer
+    return Slot("cotangent", f"d_{value}_{consumer}{suffix}", f"{value}@{consumer}{mark}")
+
+
+def arrival_of(slot: Slot) -> Arrival:
+    """Return what a cotangent slot carries."""
+    value, _, rest = slot.source.rpartition("@")
+    consumer, _, age = rest.partition("#")
+    return Arrival(value, consumer, int(age or 0))

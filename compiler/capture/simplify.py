@@ -29,6 +29,18 @@ def simplify(graph: fx.Graph) -> None:
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
 
 
+def share_equal(graph: fx.Graph) -> None:
+    """Compute once what several backward passes have in common, in place."""
+    known: dict[object, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            continue
+        first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+
+
 def _identity(node: fx.Node) -> fx.Node | None:
     if node.target in IDENTITIES or _is_plain_clone(node) or _is_same_view(node):
         source = node.args[0]

@@ -11,12 +11,19 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule, extract, outside_readers
 from lpc.compiler.capture.cut import forward_and_backward, slice_kernel
-from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, trace_inference, trace_training
+from lpc.compiler.capture.joint import (
+    CaptureTarget,
+    Inputs,
+    LocalGraph,
+    arrival_of,
+    trace_inference,
+    trace_training,
+)
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.localize import LocalProblem, output_node
+from lpc.compiler.localize import Arrival, LocalProblem, output_node
 from lpc.compiler.schedule import Kernels
 from lpc.compiler.state import named_state
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -95,7 +102,7 @@ class _Capture:
         self.noise: dict[str, Noise] = {}
         self.warnings: list[str] = []
         self.state: dict[str, Tensor] = {}
-        self.sent: set[tuple[str, str]] = set()
+        self.sent: set[Arrival] = set()
         self.types = {mode: autocast_types(g, _types(g, fields), target) for mode, g in self.graphs().items()}
         self.modules = {mode: self.block_modules(mode) for mode in self.graphs()}
         self.differentiable = self.find_differentiable()
@@ -121,7 +128,7 @@ class _Capture:
         for block in self.graph.nodes:
             problem = self.problems[block]
             if problem.trainable or any(v in found for v in problem.sends):
-                found |= {value for value, _ in problem.receives}
+                found |= {arrival.value for arrival in problem.receives}
         return frozenset(found)
 
     def kernels(self, block: str, mode: str) -> dict[str, Kernel]:
@@ -133,7 +140,7 @@ class _Capture:
         self.remember(training)
         leaving = self.leaving(block, "train")
         if self.waits(block):
-            return self.cut(training, leaving, self.problems[block].memory)
+            return self.cut(training, leaving, self.problems[block].memory == "recompute")
         learns = any(slot.role in ("gradients", "cotangent") for slot in training.results)
         kind = "local" if learns else "forward"
         return {kind: slice_kernel(training, kind, leaving, TRAINING)}
@@ -149,20 +156,16 @@ class _Capture:
             "predict": slice_kernel(inference, "predict", shown, ("output",)),
         }
 
-    def cut(self, training: LocalGraph, leaving: Sequence[str], memory: str) -> dict[str, Kernel]:
-        if memory == "recompute":
-            forward = slice_kernel(training, "forward", leaving, ("output", "loss", "metric", "buffers"))
-            backward = slice_kernel(training, "vjp", (), ("gradients", "cotangent"))
-        else:
-            forward, backward = forward_and_backward(training, leaving)
-        return {"forward": forward, "backward": backward}
+    def cut(self, training: LocalGraph, leaving: Sequence[str], recompute: bool) -> dict[str, Kernel]:
+        kernels = forward_and_backward(training, leaving, recompute, self.spec.run.memory == "summed")
+        return dict(zip(("forward", "backward"), kernels, strict=True))
 
     def waits(self, block: str) -> bool:
         """Must the backward part wait, for a cotangent or (summed) for the other blocks' forwards?"""
         return bool(self.receives(block)) or self.spec.run.memory == "summed"
 
-    def receives(self, block: str) -> tuple[tuple[str, str], ...]:
-        return tuple(pair for pair in self.problems[block].receives if pair in self.sent)
+    def receives(self, block: str) -> tuple[Arrival, ...]:
+        return tuple(arrival for arrival in self.problems[block].receives if arrival in self.sent)
 
     def training(self, block: str) -> LocalGraph:
         problem = replace(self.problems[block], receives=self.receives(block))
@@ -180,12 +183,10 @@ class _Capture:
             Inputs(self.types["train"]),
             self.spec.run.metrics,
             self.aliases,
-            self.differentiable & set(problem.sends),
+            self.differentiable & problem.sends.keys(),
             self.target,
         )
-        self.sent |= {
-            (slot.source.rsplit("@", 1)[0], block) for slot in local.results if slot.role == "cotangent"
-        }
+        self.sent |= {arrival_of(slot) for slot in local.results if slot.role == "cotangent"}
         return local
 
     def inference(self, block: str) -> LocalGraph:

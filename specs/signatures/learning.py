@@ -33,7 +33,14 @@ BLOCKS = vocabulary(
 
 LINKS = vocabulary(
     (
-        Signature("gradient", (), "plain backpropagation through the boundary"),
+        Signature(
+            "gradient",
+            (
+                Parameter("reach", "none | size", None, "boundaries that a loss's gradient crosses at most; none: all"),
+                Parameter("only", "'all' | 'furthest'", "all", "furthest: the loss at the largest distance alone"),
+            ),
+            "backpropagation through the boundary",
+        ),
         Signature("stop", (), "no gradient crosses the boundary"),
     )
 )
