@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
@@ -22,6 +23,7 @@ from lpc.compiler.frontend.network import call
 from lpc.compiler.frontend.outputs import select
 from lpc.compiler.isolation import declared_influence
 from lpc.compiler.reference import Reference, reference_step
+from lpc.corrected import corrected
 from lpc.plan import Plan
 from lpc.runtime.meter import combine
 from lpc.runtime.noise import LAWS
@@ -29,6 +31,7 @@ from lpc.runtime.resources import Frame
 from lpc.runtime.trainer import Trainer
 from lpc.specs import Spec, load_spec
 from lpc.specs.diagnostics import Diagnostic
+from lpc.specs.plan.instructions import Every, Part
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise, Program
 from lpc.specs.plan.plan import Plan as PlanData
@@ -164,8 +167,14 @@ def sample_batch(plan: PlanData, generator: torch.Generator) -> dict[str, Tensor
     return {name: _sample(plan, name, kind, generator) for name, kind in plan.program.fields.items()}
 
 
+def batch_size(program: Program) -> int:
+    """Return a number of samples of which the smallest piece of any `part` has two, enough for a batch norm."""
+    parts = (i for every in program.step if isinstance(every, Every) for i in every.body if isinstance(i, Part))
+    return max([BATCH, *(math.ceil(2 * p.pieces / min(p.share, 1.0)) for p in parts)])
+
+
 def _sample(plan: PlanData, name: str, kind: TensorType, generator: torch.Generator) -> Tensor:
-    shape = _sizes(kind)
+    shape = _sizes(kind, batch_size(plan.program))
     dtype = dtype_of(kind.dtype)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator, dtype=dtype)
@@ -176,17 +185,18 @@ def _sample(plan: PlanData, name: str, kind: TensorType, generator: torch.Genera
 
 def sample_noise(plan: PlanData, generator: torch.Generator) -> dict[str, Tensor]:
     """Draw every random site's noise for one batch."""
-    return {site: _draw(noise, generator) for site, noise in plan.program.noise.items()}
+    batch = batch_size(plan.program)
+    return {site: _draw(noise, batch, generator) for site, noise in plan.program.noise.items()}
 
 
-def _draw(noise: Noise, generator: torch.Generator) -> Tensor:
-    empty = torch.empty(_sizes(noise.type), dtype=dtype_of(noise.type.dtype))
+def _draw(noise: Noise, batch: int, generator: torch.Generator) -> Tensor:
+    empty = torch.empty(_sizes(noise.type, batch), dtype=dtype_of(noise.type.dtype))
     return LAWS[noise.law](empty, noise.args, generator)
 
 
-def _sizes(kind: TensorType) -> list[int]:
-    """Sizes to verify with: four samples, and every other symbolic length as in tracing."""
-    hints = {**length_hints(size for size in kind.shape if isinstance(size, str)), "B": BATCH}
+def _sizes(kind: TensorType, batch: int) -> list[int]:
+    """Sizes to verify with: `batch` samples, and every other symbolic length as in tracing."""
+    hints = {**length_hints(size for size in kind.shape if isinstance(size, str)), "B": batch}
     return [hints[size] if isinstance(size, str) else size for size in kind.shape]
 
 
@@ -200,7 +210,7 @@ def reference(
     state: dict[str, Tensor] = dict(safetensors.torch.load(precise.weights))
     steps: list[Reference] = []
     for batch, drawn in zip(batches, noise, strict=True):
-        step = _one_step(build, state, batch, drawn)
+        step = _one_step(build, precise.program, state, batch, drawn)
         state |= step.buffers
         steps.append(step)
     gradients = {n: _mean([s.gradients[n] for s in steps]) for n in steps[0].gradients}
@@ -209,11 +219,18 @@ def reference(
 
 
 def _one_step(
-    build: Build, state: Mapping[str, Tensor], batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+    build: Build,
+    program: Program,
+    state: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
 ) -> Reference:
+    graph, shared = _given(build.graph), build.spec.decompose.shared
     with computing(build.spec):
-        shared = build.spec.decompose.shared
-        return reference_step(_given(build.traced), _given(build.graph), build.problems, shared, state, batch, noise)
+        step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise)
+        if build.corrected is None:
+            return step
+        return replace(step, gradients=corrected(build, program.noise, step.gradients, state, batch, noise))
 
 
 @contextmanager

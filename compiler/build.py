@@ -15,6 +15,7 @@ from lpc.compiler.capture.joint import CaptureTarget
 from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
 from lpc.compiler.capture.types import tensor_type
+from lpc.compiler.correction import Corrections, corrections
 from lpc.compiler.frontend.network import BuiltNetwork, build_network
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.frontend.trace import trace as trace_network
@@ -47,6 +48,7 @@ class Build:
     graph: nx.DiGraph[str] | None = None
     fields: Mapping[str, TensorType] = field(default_factory=dict)
     problems: Mapping[str, LocalProblem] = field(default_factory=dict)
+    corrected: Corrections | None = None
     captured: Captured | None = None
     sections: Sections | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -73,14 +75,15 @@ def localize(build: Build) -> Build:
     """Give every block its objective and solver."""
     fields = batch_fields(build)
     problems = localize_blocks(build.spec, _given(build.traced), _given(build.graph), fields)
-    return replace(build, fields=fields, problems=problems)
+    corrected = corrections(build.spec, _given(build.traced), _given(build.graph), problems)
+    return replace(build, fields=fields, problems=problems, corrected=corrected)
 
 
 def capture(build: Build) -> Build:
     """Capture every local step as kernels."""
     targets = capture_targets(build.spec)
     captured = capture_blocks(
-        build.spec, _given(build.traced), _given(build.graph), build.problems, build.fields, targets
+        build.spec, _given(build.traced), _given(build.graph), build.problems, build.fields, targets, build.corrected
     )
     return replace(build, captured=captured)
 
@@ -92,6 +95,8 @@ def schedule(build: Build) -> Build:
         _given(build.graph),
         build.problems,
         _given(build.captured).native,
+        build.corrected,
+        _given(build.captured).exact,
     )
     return replace(build, sections=sections)
 
@@ -180,7 +185,8 @@ def capture_targets(spec: Spec) -> tuple[CaptureTarget, CaptureTarget | None]:
 def assemble(build: Build) -> Plan:
     """Put everything that a run needs into a plan."""
     captured, sections = _given(build.captured), _given(build.sections)
-    kernels = {"native": _by_name(captured.native)}
+    exact = {k.name: k for kernels in captured.exact.values() for k in kernels.every}
+    kernels = {"native": {**_by_name(captured.native), **exact}}
     if captured.portable:
         kernels["portable"] = captured.portable
     program = Program(
@@ -195,6 +201,7 @@ def assemble(build: Build) -> Plan:
             name: "exp_mean" if name.endswith(".perplexity") else "mean"
             for name in _metrics((*sections.step, *sections.evaluate))
         },
+        corrections=dict(build.corrected.by_block) if build.corrected is not None else {},
     )
     tensors = {n: captured.state[n].detach().contiguous() for n in sorted(program.state)}
     return Plan(

@@ -8,11 +8,16 @@ from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
+    Every,
     Free,
     Instruction,
     Load,
+    Offset,
+    Part,
     Random,
     Record,
+    Repeat,
     Return,
     Update,
     Write,
@@ -32,7 +37,7 @@ def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[In
     result: list[Instruction] = []
     dead: list[str] = []
     for index, instruction in enumerate(body):
-        if dead and isinstance(instruction, Load | Random | Call):
+        if dead and isinstance(instruction, Load | Random | Call | Part | Every | Repeat):
             result.append(Free(tuple(dead)))
             dead = []
         result.append(instruction)
@@ -46,6 +51,8 @@ def _defined(instruction: Instruction) -> tuple[str, ...]:
             return values
         case Random(value=value):
             return (value,)
+        case Part(body=body):
+            return tuple(i.target for i in body if isinstance(i, Accumulate))
         case _:
             return ()
 
@@ -58,5 +65,14 @@ def _used(instruction: Instruction) -> tuple[str, ...]:
             return (value,)
         case Accumulate(target=target, value=value):
             return (target, value)
+        case Offset(exact=exact, local=local):
+            return (*exact, *local)
+        case Correct(gradients=values):
+            return values
+        case Part(sources=sources):
+            return sources
+        case Every(body=body) | Repeat(body=body):
+            inside = {v for i in body for v in _defined(i)}
+            return tuple(v for i in body for v in _used(i) if v not in inside)
         case _:
             return ()

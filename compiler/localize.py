@@ -217,8 +217,7 @@ class _Localizer:
         return tuple(receives), sends
 
     def crossing(self, boundary: Mapping[str, Any]) -> list[str]:
-        names = [str(tensor["name"]) for tensor in boundary["tensors"]]
-        return [name for name in names if _is_floating(self.traced.train, name)]
+        return crossing(self.traced, boundary)
 
     def trainable(self, block: str) -> tuple[str, ...]:
         attributes = self.graph.nodes[block]
@@ -262,6 +261,12 @@ def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:
         return
     message = "`only=furthest` needs blocks in a chain, and the same `gradient(reach=n)` on every boundary it crosses"
     raise LpcError(Diagnostic("0414", message, span=spec.origin("decompose", "links")))
+
+
+def crossing(traced: Traced, boundary: Mapping[str, Any]) -> list[str]:
+    """Return the floating-point tensors that cross a boundary, in training."""
+    names = [str(tensor["name"]) for tensor in boundary["tensors"]]
+    return [name for name in names if _is_floating(traced.train, name)]
 
 
 def sample_shape(network: fx.GraphModule, name: str) -> Shape:

@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
+from lpc.compiler.correction import Corrections
 from lpc.compiler.frees import with_frees
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.specs.model import Spec
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
     Instruction,
     Load,
     Random,
     Record,
     Repeat,
     Return,
+    Shift,
     Update,
     Write,
 )
@@ -57,10 +61,12 @@ def schedule(
     graph: nx.DiGraph[str],
     problems: Mapping[str, LocalProblem],
     kernels: Mapping[str, Kernels],
+    corrected: Corrections | None = None,
+    exact: Mapping[str, ExactKernels] | None = None,
 ) -> Sections:
     """Return the instructions of all three sections."""
     return Sections(
-        _step(spec, graph, problems, kernels),
+        _step(spec, graph, problems, kernels, corrected, exact or {}),
         _forward_only(problems, {b: k.eval for b, k in kernels.items()}, None, spec.run.metrics),
         _forward_only(problems, {b: k.predict for b, k in kernels.items()}, graph.graph["output_value"], ()),
     )
@@ -71,6 +77,8 @@ def _step(
     graph: nx.DiGraph[str],
     problems: Mapping[str, LocalProblem],
     kernels: Mapping[str, Kernels],
+    corrected: Corrections | None,
+    exact: Mapping[str, ExactKernels],
 ) -> tuple[Instruction, ...]:
     writer = _Writer(graph, problems, kernels, spec.run.memory == "summed", spec.run.metrics)
     for block in graph.nodes:
@@ -80,9 +88,24 @@ def _step(
     body = [load, *writer.body]
     if spec.run.accumulate > 1:
         return tuple(_accumulated(spec, body, writer))
+    updates = {block: _updates(block, bundles, corrected) for block, bundles in writer.gradients.items()}
     if spec.run.clip is not None:
-        return tuple(with_frees([*body, *_clipped_updates(spec.run.clip, writer)]))
-    return tuple(with_frees(_with_early_updates(body, writer)))
+        body += _clipped_updates(spec.run.clip, writer, updates)
+    else:
+        body = _with_early_updates(body, writer, updates)
+    if corrected is not None:
+        body[1:1] = refreshes(graph, corrected, exact, writer.body, load.values, writer.gradients)
+    return tuple(with_frees(body))
+
+
+def _updates(block: str, bundles: Sequence[str], corrected: Corrections | None) -> list[Instruction]:
+    """What happens to a block's gradients: its correction, and its optimizer's step."""
+    correction = corrected.by_block.get(block) if corrected is not None else None
+    update = Update(block, tuple(bundles))
+    if correction is None:
+        return [update]
+    shift = [Shift(block)] if correction.where == "update" else []
+    return [Correct(block, tuple(bundles)), update, *shift]
 
 
 @dataclass
@@ -226,14 +249,16 @@ def _forward_only(
     return tuple(with_frees([Load(*fields), *body]))
 
 
-def _with_early_updates(body: list[Instruction], writer: _Writer) -> list[Instruction]:
+def _with_early_updates(
+    body: list[Instruction], writer: _Writer, updates: Mapping[str, list[Instruction]]
+) -> list[Instruction]:
     """Put each update right after the last call that makes its gradients or reads its parameters."""
     after: dict[int, list[Instruction]] = {}
     for block, bundles in writer.gradients.items():
         last = max(i for i, ins in enumerate(body) if isinstance(ins, Call) and _touches(ins, block, bundles, writer))
         while last + 1 < len(body) and isinstance(body[last + 1], Record | Write):
             last += 1
-        after.setdefault(last, []).append(Update(block, tuple(bundles)))
+        after.setdefault(last, []).extend(updates[block])
     placed: list[Instruction] = []
     for index, instruction in enumerate(body):
         placed.append(instruction)
@@ -253,10 +278,13 @@ def _kernel_named(kernels: Mapping[str, Kernels], name: str) -> Kernel:
     return next(k for k in _all(kernels, ("local", "forward", "backward")) if k.name == name)
 
 
-def _clipped_updates(norm: float, writer: _Writer) -> list[Instruction]:
+def _clipped_updates(
+    norm: float, writer: _Writer, updates: Mapping[str, list[Instruction]]
+) -> list[Instruction]:
     every = tuple(dict.fromkeys(g for bundles in writer.gradients.values() for g in bundles))
-    updates = [Update(b, tuple(g)) for b, g in writer.gradients.items()]
-    return [Clip(every, norm), *updates]
+    found = [instruction for own in updates.values() for instruction in own]
+    corrections = [i for i in found if isinstance(i, Correct)]
+    return [*corrections, Clip(every, norm), *(i for i in found if not isinstance(i, Correct))]
 
 
 def _accumulated(

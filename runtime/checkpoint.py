@@ -38,6 +38,8 @@ def write(path: Path, plan: str, machine: Machine, progress: Progress, totals: M
     """Write a checkpoint: state, optimizer state and open metrics as tensors, the rest as JSON metadata."""
     tensors = {f"state.{name}": tensor for name, tensor in machine.state.own.items()}
     tensors |= {f"meter.{metric}": total for metric, total in totals.items()}
+    for block, correction in machine.corrections.items():
+        tensors |= {f"correction.{json.dumps([block, entry])}": value for entry, value in correction.state()}
     numbers: dict[str, Any] = {}
     for block, optimizer in machine.optimizers.items():
         for parameter, entry, value in optimizer.state():
@@ -73,6 +75,12 @@ class Checkpoint:
             entries[block].setdefault(parameter, {})[entry] = value
         for block, optimizer in machine.optimizers.items():
             optimizer.load_state(entries[block])
+        offsets: dict[str, dict[str, Tensor]] = {block: {} for block in machine.corrections}
+        for key, value in self.part("correction.").items():
+            block, entry = json.loads(key)
+            offsets[block][entry] = value
+        for block, correction in machine.corrections.items():
+            correction.load_state(offsets[block], machine.device)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under a prefix, by the rest of their name."""

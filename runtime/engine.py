@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -139,10 +139,11 @@ class Engine:
         """Tell optimizers whose schedules need it how long the run and an epoch are."""
         self._scheduled = True
         knows = self._given is not None or self.spec.data is not None
-        for optimizer in self.machine.optimizers.values():
-            if needs_lengths(optimizer.plan.schedule):
-                optimizer.steps_per_epoch = self.steps_per_epoch if knows else None
-                optimizer.total_steps = self.total_steps if knows or self.spec.run.steps else None
+        timed: list[Any] = [o for o in self.machine.optimizers.values() if needs_lengths(o.plan.schedule)]
+        timed += [c for c in self.machine.corrections.values() if c.needs_lengths]
+        for one in timed:
+            one.steps_per_epoch = self.steps_per_epoch if knows else None
+            one.total_steps = self.total_steps if knows or self.spec.run.steps else None
 
     def _parts(self, batch: Batch | Sequence[Batch]) -> Sequence[Batch]:
         if isinstance(batch, Mapping):

@@ -6,12 +6,14 @@ Binding happens when a section is linked; what is left for each step is the boun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lpc.runtime.batch import Gate
+from lpc.runtime.corrections import Offset as Measured
 from lpc.runtime.decode import dtype_of
 from lpc.runtime.gradients import clip, collect, route
 from lpc.runtime.link import node_at
@@ -23,14 +25,18 @@ from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
     Every,
     Free,
     Instruction,
     Load,
+    Offset,
+    Part,
     Random,
     Record,
     Repeat,
     Return,
+    Shift,
     Update,
     Write,
 )
@@ -80,13 +86,19 @@ def _mentioned(instruction: Instruction) -> Iterator[str]:
         case Repeat(body=body) | Every(body=body):
             for inner in body:
                 yield from _mentioned(inner)
+        case Part(values=values, sources=sources, body=body):
+            yield from (*values, *sources)
+            for inner in body:
+                yield from _mentioned(inner)
+        case Offset(exact=exact, local=local):
+            yield from (*exact, *local)
         case Call(values=values, arguments=arguments):
             yield from (*values, *arguments)
         case Load(values=values) | Free(values=values):
             yield from values
         case Accumulate(target=target, value=value):
             yield from (target, value)
-        case Update(gradients=gradients) | Clip(gradients=gradients):
+        case Update(gradients=gradients) | Clip(gradients=gradients) | Correct(gradients=gradients):
             yield from gradients
         case Random(value=value) | Write(value=value) | Record(value=value) | Return(value=value):
             yield value
@@ -114,9 +126,11 @@ def _bind_random(section: Section, instruction: Random) -> Operation:
         symbols = frame.symbols
         given = frame.noise[frame.part].get(site) if frame.noise else None
         if given is not None:
-            frame.env[value] = [source.admit(given, symbols)]
+            drawn = source.admit(given, symbols)
         else:
-            frame.env[value] = [source.draw(seed, frame.step, frame.part, symbols)]
+            drawn = source.draw(seed, frame.step, frame.part, symbols)
+        window = frame.window
+        frame.env[value] = [drawn if window is None else source.rows(drawn, *window, symbols["B"])]
 
     return random
 
@@ -194,9 +208,9 @@ def _bind_accumulate(section: Section, instruction: Accumulate) -> Operation:
     def accumulate(frame: Frame) -> None:
         env = frame.env
         if target in env:
-            torch._foreach_add_(env[target], env[value], alpha=scale)
+            torch._foreach_add_(env[target], env[value], alpha=scale * frame.weight)
         else:
-            env[target] = list(torch._foreach_mul(env[value], scale))
+            env[target] = list(torch._foreach_mul(env[value], scale * frame.weight))
 
     return accumulate
 
@@ -302,14 +316,95 @@ def _bind_repeat(section: Section, instruction: Repeat) -> Operation:
 
 
 def _bind_every(section: Section, instruction: Every) -> Operation:
-    body, period = section.bind(instruction.body), instruction.period
+    body, period, phase = section.bind(instruction.body), instruction.period, instruction.phase
 
     def every(frame: Frame) -> None:
-        if frame.step % period == 0:
+        if frame.step >= phase and (frame.step - phase) % period == 0:
             for operation in body:
                 operation(frame)
 
     return every
+
+
+def _bind_part(section: Section, instruction: Part) -> Operation:
+    pairs = tuple(zip(instruction.values, instruction.sources, strict=True))
+    body, share, pieces = section.bind(instruction.body), instruction.share, instruction.pieces
+
+    def part(frame: Frame) -> None:
+        size = frame.size
+        count = min(max(round(share * size) if share <= 1 else int(share), 1), size)
+        bounds = [count * i // pieces for i in range(pieces + 1)]
+        for first, last in pairwise(bounds):
+            if first == last:
+                continue
+            for value, source in pairs:
+                frame.env[value] = [frame.env[source][0][first:last]]
+            frame.window, frame.size, frame.weight = (first, last), last - first, (last - first) / count
+            for operation in body:
+                operation(frame)
+        frame.size, frame.weight, frame.window = size, 1.0, None
+
+    return part
+
+
+def _bind_offset(section: Section, instruction: Offset) -> Operation:
+    measure = _measurement(section, instruction)
+    correction = section.resources.corrections[instruction.block]
+
+    def offset(frame: Frame) -> None:
+        correction.offset = frame.offsets[instruction.block] = measure(frame)
+
+    return offset
+
+
+def _bind_measurement(section: Section, instruction: Offset) -> Operation:
+    """As `offset`, but known to this section alone."""
+    measure = _measurement(section, instruction)
+
+    def offset(frame: Frame) -> None:
+        frame.offsets[instruction.block] = measure(frame)
+
+    return offset
+
+
+def _measurement(section: Section, instruction: Offset) -> Callable[[Frame], Measured]:
+    correction = section.resources.corrections[instruction.block]
+    names = correction.plan.parameters
+    exact, local = (route(names, section.names(bundles)) for bundles in (instruction.exact, instruction.local))
+    return lambda frame: correction.measured(collect(frame.env, exact), collect(frame.env, local), frame.step)
+
+
+def _bind_correct(section: Section, instruction: Correct) -> Operation:
+    """A gradient that is spread over bundles is corrected as their sum, kept in the first of them."""
+    block = instruction.block
+    correction = section.resources.corrections[block]
+    places = route(correction.plan.parameters, section.names(instruction.gradients))
+
+    def correct(frame: Frame) -> None:
+        offset = frame.offsets.get(block, correction.offset)
+        corrected = correction.corrected(collect(frame.env, places), offset, frame.step)
+        for own, gradient in zip(places, corrected, strict=True):
+            for bundle, index in own:
+                frame.env[bundle][index] = None
+            if own:
+                frame.env[own[0][0]][own[0][1]] = gradient
+
+    return correct
+
+
+def _bind_shift(section: Section, instruction: Shift) -> Operation:
+    block = instruction.block
+    correction = section.resources.corrections[block]
+    optimizer = section.resources.optimizers[block]
+    order = [correction.plan.parameters.index(n) if n in correction.plan.parameters else None for n in optimizer.names]
+
+    def shift(frame: Frame) -> None:
+        offset = frame.offsets.get(block, correction.offset)
+        if offset.values:
+            found = [None if index is None else offset.values[index] for index in order]
+            optimizer.shift(found, correction.strength(offset, frame.step))
+
+    return shift
 
 
 def _bind_nothing(section: Section, instruction: Instruction) -> Operation:
@@ -329,7 +424,17 @@ BINDERS: dict[type, Binder] = {
     Return: _bind_return,
     Repeat: _bind_repeat,
     Every: _bind_every,
+    Part: _bind_part,
+    Offset: _bind_offset,
+    Correct: _bind_correct,
+    Shift: _bind_shift,
 }
 
 # The step with every effect left out, and gradients handed over instead of applied.
-WITHOUT_EFFECTS: dict[type, Binder] = {**BINDERS, Update: _bind_handover, Write: _bind_nothing}
+WITHOUT_EFFECTS: dict[type, Binder] = {
+    **BINDERS,
+    Update: _bind_handover,
+    Write: _bind_nothing,
+    Offset: _bind_measurement,
+    Shift: _bind_nothing,
+}

@@ -9,7 +9,7 @@ import torch
 
 from lpc.runtime.handlers import BINDERS, WITHOUT_EFFECTS, Operation, Section
 from lpc.runtime.resources import Frame, Resources
-from lpc.specs.plan.instructions import Every, Instruction, Load, Repeat
+from lpc.specs.plan.instructions import Every, Instruction, Load, Part, Repeat
 
 
 class Machine(Resources):
@@ -52,6 +52,6 @@ def loaded_fields(body: Sequence[Instruction]) -> tuple[str, ...]:
     for instruction in body:
         if isinstance(instruction, Load):
             names.update(dict.fromkeys(instruction.fields))
-        elif isinstance(instruction, Repeat | Every):
+        elif isinstance(instruction, Repeat | Every | Part):
             names.update(dict.fromkeys(loaded_fields(instruction.body)))
     return tuple(names)

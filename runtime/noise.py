@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -51,6 +52,14 @@ class Source:
         self.generator.manual_seed(key(seed, step, part, self.noise.site))
         empty = torch.empty(self.shape(symbols), dtype=self.dtype, device=self.device)
         return self.fill(empty, self.noise.args, self.generator)
+
+    def rows(self, noise: Tensor, first: int, last: int, size: int) -> Tensor:
+        """Return the part of a whole batch's noise that belongs to samples from `first` up to `last`, of `size`."""
+        for axis, length in enumerate(self.noise.type.shape):
+            if isinstance(length, str) and "B" in re.findall(r"\w+", length):
+                each = noise.shape[axis] // size
+                return noise.narrow(axis, first * each, (last - first) * each).contiguous()
+        return noise
 
     def admit(self, given: Tensor, symbols: Mapping[str, int]) -> Tensor:
         """Return a tensor that the caller fixes this site's noise to, after checking its shape."""

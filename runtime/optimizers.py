@@ -58,6 +58,15 @@ class BlockOptimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def shift(self, directions: Bundle, strength: float | Tensor) -> None:
+        """Move parameters against `directions`, one a parameter in the order of `names`, by their learning rates."""
+        by_name = dict(zip(self.names, directions, strict=True))
+        for own, group in zip(self.plan.groups, self.optimizer.param_groups, strict=True):
+            for name, parameter in zip(own.parameters, group["params"], strict=True):
+                direction = by_name[name]
+                if direction is not None:
+                    parameter.sub_(direction * (group["lr"] * strength))
+
     def prepare(self, gradients: Bundle) -> Bundle:
         """Return what the optimizer receives: clipped, and laid out as the parameters are.
 

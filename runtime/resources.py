@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lpc.runtime.allocator import keep_freed_memory
 from lpc.runtime.batch import Batch
+from lpc.runtime.corrections import BlockCorrection, Offset
 from lpc.runtime.link import Linked, link
 from lpc.runtime.meter import Reading
 from lpc.runtime.noise import Source
@@ -29,11 +30,14 @@ class Frame:
     noise: Sequence[Mapping[str, Tensor]] = ()  # per batch: sites whose noise the caller fixes
     env: dict[str, list[Any]] = field(default_factory=dict)
     symbols: Mapping[str, int] = field(default_factory=dict)
-    size: int = 1  # samples in the current batch
+    size: int = 1  # samples in the current batch, or in the current piece of it
+    weight: float = 1.0  # the current piece's share of the samples of its `part`
+    window: tuple[int, int] | None = None  # first and last sample of the current piece, none outside a `part`
     part: int = -1  # number of the current batch within the step
     readings: list[Reading] = field(default_factory=list)
     returned: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    offsets: dict[str, Offset] = field(default_factory=dict)  # measured in this section
 
 
 class Resources:
@@ -50,6 +54,7 @@ class Resources:
         self.linked: dict[str, Linked] = {}
         keep_freed_memory()
         self.optimizers = {block: BlockOptimizer(o, state) for block, o in program.optimizers.items()}
+        self.corrections = {block: BlockCorrection(c) for block, c in program.corrections.items()}
         generator = torch.Generator(device)
         self.noise = {site: Source(noise, device, generator) for site, noise in program.noise.items()}
 

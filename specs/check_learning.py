@@ -10,7 +10,7 @@ from lpc.specs.model import Path, Rule, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.term import Term
 
-_PROBLEM_KEYS = ("head", "loss", "optimizer", "schedule", "clip", "memory")
+_PROBLEM_KEYS = ("head", "loss", "correct", "optimizer", "schedule", "clip", "memory")
 _PARAMETER_KEYS = ("weight_decay", "lr_factor")
 
 

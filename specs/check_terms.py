@@ -105,6 +105,8 @@ def _learn_terms(spec: Spec) -> Iterator[Placed]:
             yield "head", ("learn", i, "head"), rule.head
         for j, loss in enumerate(rule.loss or ()):
             yield "loss", ("learn", i, "loss", j), loss
+        if rule.correct is not None:
+            yield "correction", ("learn", i, "correct"), rule.correct
         if rule.optimizer is not None:
             yield "optimizer", ("learn", i, "optimizer"), rule.optimizer
         if rule.schedule is not None:

@@ -129,6 +129,10 @@ CODES: dict[str, Code] = {
     "0414": Code(
         "`only=furthest` without a chain", 'Write `links: gradient(reach=n, only=furthest)` for a chain of blocks.'
     ),
+    "0415": Code(
+        "a correction that would not be one",
+        "Remove `correct`, or give it what it needs: a loss on the output, means over the batch, whole batches.",
+    ),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),
@@ -173,6 +177,7 @@ CODES: dict[str, Code] = {
     "0557": Code("repeats expand too far", "lower the counts of the nested repeats"),
     "0558": Code("weights do not match the state", "build the plan again"),
     "0559": Code("kernels of two targets disagree", "build the plan again for all targets at once"),
+    "0560": Code("correction that does not exist", "give the block a correction, or drop the instruction"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

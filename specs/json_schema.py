@@ -227,6 +227,7 @@ _RULE = _section(
         "params": _many(TEXT),
         "head": _term("head"),
         "loss": _LOSSES,
+        "correct": _term("correction"),
         "optimizer": _term("optimizer"),
         "schedule": _either(NONE, _term("schedule law"), _SCHEDULE),
         "clip": _either(POSITIVE, NONE),

@@ -52,6 +52,7 @@ KEYS: dict[str, dict[str, str]] = {
         "params": "Names or patterns of the parameters that the entry speaks of.",
         "head": "What maps the block's output to a prediction for its local loss.",
         "loss": "The block's local loss: none, a term, or a list of terms with weight=.",
+        "correct": "What brings the local gradient nearer to that of backpropagation: none or bp_offset(...).",
         "optimizer": "The block's optimizer: any class of torch.optim in lower case.",
         "schedule": "Factor on the learning rate over the run: a law, or {warmup: 2, then: cosine, unit: epoch}.",
         "clip": "Largest norm of the block's gradient, or none.",

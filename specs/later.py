@@ -12,7 +12,6 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
     ("learn", "*"): frozenset(
         {
             "aggregate",
-            "correct",
             "estimator",
             "outer",
             "prox",

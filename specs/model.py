@@ -99,6 +99,7 @@ class Rule(Model):
     params: tuple[str, ...] | None = None
     head: Term | None = None
     loss: tuple[Term, ...] | None = None
+    correct: Term | None = None
     optimizer: Term | None = None
     schedule: Schedule | None = None
     clip: Annotated[Number, Field(gt=0)] | None = None

@@ -148,6 +148,7 @@ _RULE = section(
         "params": many(plain),
         "head": term,
         "loss": many(term),
+        "correct": term,
         "optimizer": term,
         "schedule": _schedule,
         "clip": _clip,

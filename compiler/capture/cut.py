@@ -80,14 +80,27 @@ def forward_and_backward(
         first = lower(f"{local.block}.forward", local.block, local.graph, whole.arguments, forward, local.symbols)
         second = lower(f"{local.block}.vjp", local.block, local.graph, whole.arguments, backward, local.symbols)
         return first, second
+    return _by_residuals(local, whole, forward, forward, backward, "")
+
+
+def exact_forward_and_backward(local: LocalGraph) -> tuple[Kernel, Kernel]:
+    """Cut as above, for a forward part that returns nothing but residuals."""
+    whole = ports(local)
+    forward, backward = ([(s, n) for s, n in whole.results if s.role in roles] for roles in (FORWARD, BACKWARD))
+    return _by_residuals(local, whole, forward, [], backward, "exact_")
+
+
+def _by_residuals(
+    local: LocalGraph, whole: Ports, forward: list[Entry], told: list[Entry], backward: list[Entry], prefix: str
+) -> tuple[Kernel, Kernel]:
     given = [(s, n) for s, n in whole.arguments if s.role in ("state", "seed", "cotangent")]
     saved = _residuals(local.graph, [n for _, n in backward], ancestors(n for _, n in forward), [n for _, n in given])
     kept = [(Slot("residuals", "residuals", f"r{i}"), node) for i, node in enumerate(saved)]
     block, symbols = local.block, local.symbols
-    first = lower(f"{block}.forward", block, local.graph, whole.arguments, [*forward, *kept], symbols)
+    first = lower(f"{block}.{prefix}forward", block, local.graph, whole.arguments, [*told, *kept], symbols)
     graph, copies = _subgraph(local.graph, [n for _, n in (*kept, *given)], [n for _, n in backward])
     second = lower(
-        f"{block}.backward",
+        f"{block}.{prefix}backward",
         block,
         graph,
         [(s, copies[n]) for s, n in (*kept, *given)],

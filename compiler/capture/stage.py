@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule, extract, outside_readers
-from lpc.compiler.capture.cut import forward_and_backward, slice_kernel
+from lpc.compiler.capture.cut import exact_forward_and_backward, forward_and_backward, slice_kernel
 from lpc.compiler.capture.joint import (
     CaptureTarget,
     Inputs,
@@ -21,9 +21,11 @@ from lpc.compiler.capture.joint import (
 )
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.types import dtype_of, length
+from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import Arrival, LocalProblem, output_node
+from lpc.compiler.refresh import ExactKernels
 from lpc.compiler.schedule import Kernels
 from lpc.compiler.state import named_state
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -46,6 +48,7 @@ class Captured:
     noise: dict[str, Noise]
     warnings: tuple[str, ...]
     state: dict[str, Tensor]
+    exact: Mapping[str, ExactKernels]
 
 
 def capture(
@@ -55,6 +58,7 @@ def capture(
     problems: Mapping[str, LocalProblem],
     fields: Mapping[str, TensorType],
     targets: tuple[CaptureTarget, CaptureTarget | None],
+    corrected: Corrections | None = None,
 ) -> Captured:
     """Capture every block, last block first: a producer must know which cotangents come back to it.
 
@@ -70,13 +74,36 @@ def capture(
         elsewhere.sent = worker.sent
         for block, mode in bound:
             portable |= {k.name: k for k in elsewhere.kernels(block, mode).values()}
+    exact: dict[str, ExactKernels] = {}
+    if corrected is not None:
+        exact = _exact(spec, traced, graph, corrected, fields, targets[0])
+        bound_exact = [k for kernels in exact.values() for k in kernels.every if k.device != "any"]
+        if targets[1] is not None and bound_exact:
+            others = _exact(spec, traced, graph, corrected, fields, targets[1])
+            portable |= {k.name: k for kernels in others.values() for k in kernels.every}
     return Captured(
         {b: Kernels(**steps[b, "train"], **steps[b, "eval"]) for b in graph.nodes},
         portable,
         worker.noise,
         tuple(worker.warnings),
         worker.state,
+        exact,
     )
+
+
+def _exact(
+    spec: Spec,
+    traced: Traced,
+    graph: nx.DiGraph[str],
+    corrected: Corrections,
+    fields: Mapping[str, TensorType],
+    target: CaptureTarget,
+) -> dict[str, ExactKernels]:
+    """Capture backpropagation through every block that it must go through."""
+    worker = _Capture(spec, traced, graph, corrected.exact, fields, target)
+    ways = {refresh.recompute for refresh in corrected.refreshes}
+    found = {block: worker.exact_kernels(block, ways) for block in reversed(list(graph.nodes))}
+    return {block: kernels for block, kernels in reversed(found.items()) if kernels.every}
 
 
 def kernels_of(kernels: Kernels) -> list[Kernel]:
@@ -144,6 +171,15 @@ class _Capture:
         learns = any(slot.role in ("gradients", "cotangent") for slot in training.results)
         kind = "local" if learns else "forward"
         return {kind: slice_kernel(training, kind, leaving, TRAINING)}
+
+    def exact_kernels(self, block: str, ways: set[bool]) -> ExactKernels:
+        """Return what backpropagation needs of a block: `ways` tell whether it recomputes, or keeps residuals."""
+        training = self.training(block)
+        if not any(slot.role in ("gradients", "cotangent") for slot in training.results):
+            return ExactKernels()
+        vjp = slice_kernel(training, "exact_vjp", (), ("gradients", "cotangent")) if True in ways else None
+        forward, backward = exact_forward_and_backward(training) if False in ways else (None, None)
+        return ExactKernels(vjp, forward, backward)
 
     def inference_kernels(self, block: str) -> dict[str, Kernel]:
         inference = self.inference(block)

@@ -33,7 +33,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Accumulate:
-    """Add gradients to a running sum, scaled: `accumulate s1 <- g1 * 0.25`; the first addition creates it."""
+    """Add gradients to a running sum, scaled: `accumulate s1 <- g1 * 0.25`; the first addition creates it.
+
+    In a `part` they are scaled by the piece's share of the samples as well.
+    """
 
     target: str
     value: str
@@ -96,14 +99,69 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Every:
-    """Run a body at every n-th step: `every 10 { ... }`."""
+    """Run a body at every n-th step, first at step `phase`: `every 10 from 0 { ... }`."""
 
     period: int
     body: tuple[Instruction, ...]
+    phase: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Run a body on the first samples of the batch, in pieces: `x1, y1 = part x, y share 0.25 in 4 { ... }`.
+
+    `share` is of the batch, or above 1 a number of samples; the pieces are as equal as they can be. Noise is that of
+    the whole batch, of which a piece sees its own samples' rows.
+    """
+
+    values: tuple[str, ...]
+    sources: tuple[str, ...]
+    share: float
+    pieces: int
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Keep for a block the difference of true and local gradients: `offset b1 <- e1 minus g1`."""
+
+    block: str
+    exact: tuple[str, ...]
+    local: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Put a block's correction into its gradient bundles: `correct b1 in g1`."""
+
+    block: str
+    gradients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Move a block's parameters along its offset, by its learning rates: `shift b1`."""
+
+    block: str
 
 
 Instruction: TypeAlias = (
-    Load | Random | Call | Accumulate | Update | Clip | Write | Free | Record | Return | Repeat | Every
+    Load
+    | Random
+    | Call
+    | Accumulate
+    | Update
+    | Clip
+    | Write
+    | Free
+    | Record
+    | Return
+    | Repeat
+    | Every
+    | Part
+    | Offset
+    | Correct
+    | Shift
 )
 
 # Every kind of instruction by its word in the text and in the JSON.

@@ -12,14 +12,18 @@ from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
     Every,
     Free,
     Instruction,
     Load,
+    Offset,
+    Part,
     Random,
     Record,
     Repeat,
     Return,
+    Shift,
     Update,
     Write,
 )
@@ -36,6 +40,9 @@ TAKES: dict[str, frozenset[str]] = {
     "accumulate": frozenset({"gradients"}),
     "update": frozenset({"gradients"}),
     "clip": frozenset({"gradients"}),
+    "correct": frozenset({"gradients"}),
+    "offset": frozenset({"gradients"}),
+    "part": frozenset({"input"}),
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
@@ -109,7 +116,7 @@ class _Checker:
     def leave(self, frame: Frame) -> None:
         """At a body's end all of its values must be freed; sums of a repeat live on outside."""
         for name in sorted(frame.defined & self.values.keys()):
-            if name in frame.sums and isinstance(frame.owner, Repeat):
+            if name in frame.sums and isinstance(frame.owner, Repeat | Part):
                 self.frames[-1].defined.add(name)
                 self.frames[-1].sums.add(name)
                 continue
@@ -206,9 +213,14 @@ class _Checker:
                 self.tell("0547", f"`{name}` are residuals of block `{value.block}`, not of `{kernel.block}`")
 
     def crossing(self, name: str, source: str, target: str) -> None:
-        """A cotangent goes against the arrow of a boundary, from the consumer back to the producer."""
+        """A cotangent goes against the arrow of a boundary, from the consumer back to the producer.
+
+        In a `part` it may cross any boundary: what comes of it is an offset.
+        """
         link = self.links.get((source, target))
         if source == target or (link is not None and re.match(r"gradient\b", link)):
+            return
+        if link is not None and any(isinstance(frame.owner, Part) for frame in self.frames):
             return
         found = f"is `{link}`" if link is not None else "does not exist"
         boundary = f"the boundary {source} -> {target} {found}"
@@ -241,6 +253,8 @@ class _Checker:
             near = did_you_mean(update.block, self.program.optimizers)
             self.tell("0550", f"block `{update.block}` has no optimizer", near)
         own = {name for group in optimizer.groups for name in group.parameters} if optimizer else set()
+        if any(isinstance(frame.owner, Part) for frame in self.frames):
+            self.tell("0547", "an `update` stands in a `part`, which sees some samples of the batch only")
         for name in update.gradients:
             value = self.use(name, "update", "`update`")
             if value is not None and optimizer and own.isdisjoint(value.sources):
@@ -276,6 +290,8 @@ class _Checker:
                 self.tell("0543", f"`{name}` is defined at every step and freed at some only")
             elif isinstance(frame.owner, Repeat) and frame.owner.count > 1:
                 self.tell("0542", f"`{name}` is defined once and freed {frame.owner.count} times")
+            elif isinstance(frame.owner, Part) and frame.owner.pieces > 1:
+                self.tell("0542", f"`{name}` is defined once and freed {frame.owner.pieces} times")
 
     def record(self, record: Record) -> None:
         if record.metric not in self.program.metrics:
@@ -291,6 +307,36 @@ class _Checker:
     def inner(self, instruction: Repeat | Every) -> None:
         self.body(instruction.body, f"{self.place}.body", Frame(instruction))
 
+    def part(self, part: Part) -> None:
+        """The pieces live in the body, and there alone."""
+        if len(part.values) != len(part.sources):
+            self.tell("0546", f"{len(part.values)} names are given for {len(part.sources)} values")
+        found = [self.use(name, "part", "`part`") for name in part.sources]
+        place, frame = f"{self.place}.body", Frame(part)
+        self.frames.append(frame)
+        for name, value in zip(part.values, found, strict=False):
+            self.define(name, value or Value(ANYTHING))
+        self.frames.pop()
+        self.body(part.body, place, frame)
+
+    def offset(self, offset: Offset) -> None:
+        self.correction(offset.block)
+        for name in (*offset.exact, *offset.local):
+            self.use(name, "offset", "`offset`")
+
+    def correct(self, correct: Correct) -> None:
+        self.correction(correct.block)
+        for name in correct.gradients:
+            self.use(name, "correct", "`correct`")
+
+    def shift(self, shift: Shift) -> None:
+        self.correction(shift.block)
+
+    def correction(self, block: str) -> None:
+        if block not in self.program.corrections:
+            near = did_you_mean(block, self.program.corrections)
+            self.tell("0560", f"block `{block}` has no correction", near)
+
 
 HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Load: _Checker.load,
@@ -305,6 +351,10 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Return: _Checker.give,
     Repeat: _Checker.inner,
     Every: _Checker.inner,
+    Part: _Checker.part,
+    Offset: _Checker.offset,
+    Correct: _Checker.correct,
+    Shift: _Checker.shift,
 }
 
 

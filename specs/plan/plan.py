@@ -47,6 +47,25 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """How a block's local gradient g is corrected by an offset D: alpha * g + scale * decay^age * D.
+
+    D is (true - alpha * local) gradient of the last refresh, at steps `phase`, `phase + period`, ...; its age counts
+    steps. `alpha` and `scale` are a number, `auto`, or a schedule's law as text. `where`: into the `gradient`, or
+    after the optimizer's `update`. Heads are not corrected: `parameters` are the network's own.
+    """
+
+    block: str
+    parameters: tuple[str, ...]
+    period: int
+    phase: int
+    alpha: float | str
+    scale: float | str
+    decay: float
+    where: str
+
+
+@dataclass(frozen=True)
 class StateEntry:
     """One tensor of the network or of a head: `kind` is `parameter` or `buffer`; aliases are tied names."""
 
@@ -75,6 +94,7 @@ class Program:
     optimizers: dict[str, Optimizer]
     state: dict[str, StateEntry]
     metrics: dict[str, str]
+    corrections: dict[str, Correction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

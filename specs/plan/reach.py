@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from lpc.specs.plan.instructions import Accumulate, Call, Every, Free, Instruction, Repeat, Update
+from lpc.specs.plan.instructions import Accumulate, Call, Every, Free, Instruction, Part, Repeat, Update
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.wellformed import references
@@ -77,6 +77,8 @@ class _Walk:
                 case Free(values=values):
                     for value in values:
                         self.values.pop(value, None)
+                case Part(body=inner):
+                    self.run(inner)
                 case Repeat(body=inner) | Every(body=inner):
                     self.run(inner)
                     self.run(inner)  # once more, for what one iteration leaves to the next

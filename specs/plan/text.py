@@ -32,7 +32,11 @@ TEMPLATES: dict[str, str] = {
     "record": "record {metric} {value}",
     "return": "return {name} {value}",
     "repeat": "repeat {count} {body}",
-    "every": "every {period} {body}",
+    "every": "every {period} from {phase} {body}",
+    "part": "{values} = part {sources} share {share} in {pieces} {body}",
+    "offset": "offset {block} <- {exact} minus {local}",
+    "correct": "correct {block} in {gradients}",
+    "shift": "shift {block}",
 }
 
 

@@ -9,7 +9,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.instructions import DEPTH, Instruction
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
-from lpc.specs.plan.plan import Plan, StateEntry, links
+from lpc.specs.plan.plan import Correction, Plan, Program, StateEntry, links
 from lpc.specs.plan.reach import influence, reachability
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
@@ -86,6 +86,8 @@ def _tables(plan: Plan) -> Iterator[Diagnostic]:
             if name not in program.state:
                 message = f"the optimizer of `{block}` steps `{name}`, which is not in the program's state"
                 yield Diagnostic("0556", message, place=f"optimizer {block}")
+    for block, correction in program.corrections.items():
+        yield from _correction(block, correction, program)
     try:
         tensors = tensor_types(plan.weights)
         links(plan.partition)
@@ -98,6 +100,17 @@ def _tables(plan: Plan) -> Iterator[Diagnostic]:
                 f"`{name}` is {entry.type} in the state and {tensors.get(name, 'missing')} in the weights"
             )
             yield Diagnostic("0558", message, place="weights")
+
+
+def _correction(block: str, correction: Correction, program: Program) -> Iterator[Diagnostic]:
+    place = f"correction {block}"
+    groups = program.optimizers[block].groups if block in program.optimizers else ()
+    stepped = {name for group in groups for name in group.parameters}
+    for name in correction.parameters:
+        if name not in stepped:
+            yield Diagnostic("0556", f"the optimizer of `{block}` does not step `{name}`", place=place)
+    if correction.period < 1:
+        yield Diagnostic("0557", "a count or a period must be 1 or more", place=place)
 
 
 def _sections(plan: Plan) -> Iterator[Diagnostic]:
@@ -130,7 +143,7 @@ def _expansion(body: tuple[Instruction, ...], place: str, times: int, depth: int
         if inner is None:
             continue
         at = f"{place}[{index}]"
-        count = getattr(instruction, "count", 1)
+        count = getattr(instruction, "count", getattr(instruction, "pieces", 1))
         if count < 1 or getattr(instruction, "period", 1) < 1:
             yield Diagnostic("0557", "a count or a period must be 1 or more", place=at)
         else:

@@ -6,6 +6,7 @@ from lpc.specs.signatures.data import INITS, METRICS, PERIODS, SOURCES, STOPS, T
 from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
 from lpc.specs.signatures.learning import (
     BLOCKS,
+    CORRECTIONS,
     HEADS,
     LINKS,
     LOSSES,
@@ -26,6 +27,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "link": LINKS,
     "head": HEADS,
     "loss": LOSSES,
+    "correction": CORRECTIONS,
     "optimizer": OPTIMIZERS,
     "schedule law": SCHEDULES,
     "period": PERIODS,
@@ -35,6 +37,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
 
 __all__ = [
     "BLOCKS",
+    "CORRECTIONS",
     "FROM",
     "HEADS",
     "INITS",

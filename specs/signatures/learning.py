@@ -118,6 +118,34 @@ LOSSES = vocabulary(
     )
 )
 
+_FACTOR = "float | 'auto' | term"
+
+CORRECTIONS = vocabulary(
+    (
+        Signature("none", (), "the local gradient as it is"),
+        Signature(
+            "bp_offset",
+            (
+                Parameter("period", "size", 10, "steps from one offset to the next"),
+                Parameter("phase", "natural", 0, "step of the first offset"),
+                Parameter("batch", "share | size", 0.25, "share of the batch that it is measured on, or samples"),
+                Parameter("alpha", _FACTOR, 1.0, "factor on the local gradient; auto: of least squares; or a law"),
+                Parameter("scale", _FACTOR, 1.0, "factor on the offset; auto: from successive offsets; or a law"),
+                Parameter("decay", "share", 1.0, "factor on the offset for every step of its age"),
+                Parameter("where", "'gradient' | 'update'", "gradient", "into the gradient, or after the optimizer"),
+                Parameter(
+                    "memory",
+                    "'micro_batch' | 'recompute' | 'plain'",
+                    "micro_batch",
+                    "of the backpropagation: in pieces, block by block again from its input, or all at once",
+                ),
+                Parameter("pieces", "size", 4, "pieces of `micro_batch`"),
+            ),
+            "a periodic offset from the local gradient to that of backpropagation",
+        ),
+    )
+)
+
 SCHEDULES = vocabulary(
     (
         Signature("constant", (), "factor 1"),

@@ -1,4 +1,4 @@
-"""Does a loss's gradient travel as far as its links say? LoCo's overlap and look-ahead, against recomputation by hand."""
+"""Does a loss's gradient travel as far as its links say? LoCo's overlap and look-ahead, against recomputation."""
 
 from __future__ import annotations
 

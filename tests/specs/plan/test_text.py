@@ -107,7 +107,7 @@ def test_the_header_and_the_boundaries(plan: Plan) -> None:
         (Record("b1.loss", "l1"), "record b1.loss l1"),
         (Return("output", "h3"), "return output h3"),
         (Repeat(4, ()), "repeat 4 {"),
-        (Every(10, ()), "every 10 {"),
+        (Every(10, ()), "every 10 from 0 {"),
         (Free(("a b", "#", "x, y")), 'free "a b", "#", "x, y"'),
     ],
 )
