@@ -70,7 +70,7 @@ TABLE = (
     Bad("later_top", "name: small", "adapters: []", "0111", 1, 1, "not supported"),
     Bad("later_rule", "head: linear", "estimator: backprop", "0111", 15, 19, "not supported"),
     Bad("later_link", "links: stop", "links: variable(steps=5)", "0111", 13, 10, "not supported"),
-    Bad("later_argument", "links: stop", "links: gradient(reach=1)", "0111", 13, 19, "not supported"),
+    Bad("later_argument", "sgd(lr=0.1)", "rmsprop(lr=0.1, flavor=tensorflow)", "0111", 15, 81, "not supported"),
     Bad("later_units", "links: stop", "units: {groups: 16}", "0111", 13, 3, "not supported"),
     Bad("later_predict", "epochs: 1", "epochs: 1, predict: readout(a)", "0111", 16, 27),
     Bad("missing_key", "data: {source: digits, batch: 32}", "fields: {label: {dtype: int64}}", "0112", 9, 10),

@@ -13,14 +13,18 @@ from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
     Every,
     Free,
     Instruction,
     Load,
+    Offset,
+    Part,
     Random,
     Record,
     Repeat,
     Return,
+    Shift,
     Update,
     Write,
 )
@@ -108,6 +112,11 @@ def test_the_header_and_the_boundaries(plan: Plan) -> None:
         (Return("output", "h3"), "return output h3"),
         (Repeat(4, ()), "repeat 4 {"),
         (Every(10, ()), "every 10 from 0 {"),
+        (Every(10, (), 2), "every 10 from 2 {"),
+        (Part(("x1",), ("x",), 0.25, 4, ()), "x1 = part x share 0.25 in 4 {"),
+        (Offset("b1", ("e1", "e2"), ("g1",)), "offset b1 <- e1, e2 minus g1"),
+        (Correct("b1", ("g1", "g4")), "correct b1 in g1, g4"),
+        (Shift("b1"), "shift b1"),
         (Free(("a b", "#", "x, y")), 'free "a b", "#", "x, y"'),
     ],
 )
@@ -119,7 +128,7 @@ def test_nested_bodies_are_indented() -> None:
     body = (Repeat(2, (Every(3, (Free(("x",)),)), Write("u"))),)
     printed = print_sections((body, (), ()))
     wanted = (
-        "step\n  repeat 2 {\n    every 3 {\n      free x\n    }\n    write u\n  }\n\nevaluate\n\npredict\n"
+        "step\n  repeat 2 {\n    every 3 from 0 {\n      free x\n    }\n    write u\n  }\n\nevaluate\n\npredict\n"
     )
     assert printed == wanted
 
