@@ -24,8 +24,10 @@ from lpc.compiler.localize import LocalProblem, output_node
 from lpc.compiler.localize import localize as localize_blocks
 from lpc.compiler.partition import partition as partition_network
 from lpc.compiler.partition import to_data
+from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
+from lpc.compiler.trained import choose_trained
 from lpc.specs import canonical
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
 from lpc.specs.model import Spec
@@ -65,9 +67,12 @@ def trace(build: Build) -> Build:
 
 
 def partition(build: Build) -> Build:
-    """Cut the graphs into blocks."""
-    graph = partition_network(_given(build.traced), build.spec)
-    graph.graph["output_value"] = output_node(_given(build.traced).eval).name
+    """Cut the graphs into blocks that learn."""
+    traced = _given(build.traced)
+    graph = partition_network(traced, build.spec)
+    choose_trained(build.spec, _given(build.network).module, graph)
+    graph = fuse_frozen(graph, build.spec, traced)
+    graph.graph["output_value"] = output_node(traced.eval).name
     return replace(build, graph=graph)
 
 
@@ -224,7 +229,12 @@ def plan_target(spec: Spec) -> str:
 def report(build: Build) -> dict[str, Any]:
     """What a reader of the plan should know of how it came to be; nothing that varies between builds."""
     traced, captured = _given(build.traced), _given(build.captured)
-    return {"rung": traced.rung, "obstacles": list(traced.obstacles), "warnings": list(captured.warnings)}
+    return {
+        "rung": traced.rung,
+        "obstacles": list(traced.obstacles),
+        "notes": frozen_notes(_given(build.graph)),
+        "warnings": list(captured.warnings),
+    }
 
 
 def state_entries(build: Build) -> dict[str, StateEntry]:

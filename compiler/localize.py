@@ -134,6 +134,8 @@ class _Localizer:
     def loss_terms(self, block: str, is_output: bool) -> tuple[Term, ...]:
         if is_output and self.spec.loss:
             return self.spec.loss
+        if self.graph.nodes[block].get("frozen") and not is_output:
+            return ()
         value = stated(self.spec, block, "loss")
         return value if isinstance(value, tuple) else ()
 

@@ -11,7 +11,7 @@ from lpc.specs.problems import Problems
 from lpc.specs.term import Term
 
 _PROBLEM_KEYS = ("head", "loss", "correct", "optimizer", "schedule", "clip", "memory")
-_PARAMETER_KEYS = ("weight_decay", "lr_factor")
+_PARAMETER_KEYS = ("train", "weight_decay", "lr_factor")
 
 
 def block_names(spec: Spec) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from lpc.specs.check_terms import placed_layers
 from lpc.specs.diagnostics import Label
+from lpc.specs.globs import split_globs
 from lpc.specs.model import Layer, Path, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.signatures import MERGES, STRUCTURES
@@ -63,6 +64,17 @@ def module_path(spec: Spec, problems: Problems) -> None:
     if module is not None and not _MODULE.fullmatch(module):
         message = f"`{module}` is no module path, expected `package:Class`"
         problems.add("0114", message, spec.origin("network", "module"), ("network", "module"))
+
+
+def adapters(spec: Spec, problems: Problems) -> None:
+    """0114: an adapter names the layers it goes to."""
+    for i, term in enumerate(spec.adapters):
+        for key in ("targets", "train"):
+            given = term.kwargs.get(key, term.args[0] if key == "targets" and term.args else None)
+            if given is not None and not split_globs(given):
+                path: Path = ("adapters", i, key)
+                message = f"`{key}` of `{term.name}` names nothing"
+                problems.add("0114", message, spec.origin(*path), path, help=f'write `{key}="*.query|*.value"`')
 
 
 def layer_names(spec: Spec, problems: Problems) -> None:

@@ -44,6 +44,8 @@ def check_terms(spec: Spec, problems: Problems) -> None:
 def placed_terms(spec: Spec) -> Iterator[Placed]:
     """Yield every term of a spec."""
     yield from _network_terms(spec)
+    for i, adapter in enumerate(spec.adapters):
+        yield "adapter", ("adapters", i), adapter
     if spec.data is not None:
         yield "data source", ("data", "source"), spec.data.source
         for i, transform in enumerate(spec.data.transforms):

@@ -15,6 +15,7 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_network.inputs_given,
     check_network.tensors,
     check_network.module_path,
+    check_network.adapters,
     check_network.layer_names,
     check_network.structures,
     check_network.wiring,

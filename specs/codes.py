@@ -77,6 +77,7 @@ CODES: dict[str, Code] = {
     "0214": Code("hidden randomness", "draw random numbers with torch, from the shape of an input"),
     "0215": Code("network too large", "use a smaller `repeat`"),
     "0216": Code("missing package", "install the package"),
+    "0217": Code("adapter target", "name linear or convolution layers by their module paths, or by globs over them"),
     # 03xx: partition
     "0301": Code(
         "selector without a match",
@@ -133,6 +134,8 @@ CODES: dict[str, Code] = {
         "a correction that would not be one",
         "Remove `correct`, or give it what it needs: a loss on the output, means over the batch, whole batches.",
     ),
+    "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
+    "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

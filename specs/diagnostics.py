@@ -143,3 +143,10 @@ def one_of(names: Sequence[str]) -> str:
     """Return names as prose for a message: `a`, `b` or `c`."""
     quoted = [f"`{name}`" for name in names]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + f" or {quoted[-1]}"
+
+
+def listing(items: Iterable[str], limit: int = 12) -> str:
+    """Return names as prose for a message, cut off after `limit`."""
+    names = list(items)
+    shown = ", ".join(f"`{name}`" for name in names[:limit]) or "empty"
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

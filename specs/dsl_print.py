@@ -18,8 +18,8 @@ _GLOB = re.compile(r"(?=[\w.]*[*?\[])[\w.*?]([\w.*?]|\[[^\]\s\"'#,]+\])*", re.AS
 # Words that begin a line or stand inside one, and so name nothing without quotes.
 _KEYWORDS = RESERVED | {"input", "init", "path", "block", "link", "params"}
 # Keys whose lists hold terms, so that a bare word there is one.
-_TERMS = ("loss", "transforms")
-_SECTIONS = ("network", "data", "fields", "loss", "decompose", "learn", "run")
+_TERMS = ("loss", "transforms", "adapters")
+_SECTIONS = ("network", "adapters", "data", "fields", "loss", "decompose", "learn", "run")
 
 
 def print_dsl(spec: Spec) -> str:
@@ -184,7 +184,7 @@ def _one(key: str, node: Node) -> Node:
 def _value(key: str, node: Node) -> str:
     """Return the text of a key's value."""
     value = lower(node)
-    if key == "loss" and isinstance(value, list) and len(value) < 2:
+    if key in ("loss", "adapters") and isinstance(value, list) and len(value) < 2:
         value = value[0] if value else None
     if key == "clip" and value == math.inf:
         value = None

@@ -24,7 +24,7 @@ Spelling = Literal["dsl", "yaml"]
 PRINTERS: dict[str, Callable[[Node, Comments], str]] = {"dsl": print_tree, "yaml": print_yaml}
 
 _HEAD = ("lpc", "name", "extends")
-_TAIL = ("network", "data", "fields", "loss", "decompose", "learn", "run")
+_TAIL = ("network", "adapters", "data", "fields", "loss", "decompose", "learn", "run")
 _SECTIONS: dict[str, type[Model]] = {"network": Network, "data": Data, "decompose": Decompose, "run": Run}
 
 

@@ -6,7 +6,7 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    (): frozenset({"adapters", "readouts"}),
+    (): frozenset({"readouts"}),
     ("data",): frozenset({"views", "contrast"}),
     ("decompose",): frozenset({"units"}),
     ("learn", "*"): frozenset(

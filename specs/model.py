@@ -104,6 +104,7 @@ class Rule(Model):
     schedule: Schedule | None = None
     clip: Annotated[Number, Field(gt=0)] | None = None
     memory: Literal["immediate", "recompute"] | None = None
+    train: Annotated[bool, Strict()] | None = None
     weight_decay: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
     lr_factor: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
 
@@ -135,6 +136,7 @@ class Spec(Model):
     lpc: Literal[1] = 1
     name: str = "unnamed"
     network: Network
+    adapters: tuple[Term, ...] = ()
     data: Data | None = None
     fields: dict[str, Tensor] = {}
     decompose: Decompose

@@ -169,6 +169,7 @@ _SPEC = section(
                 "init": values(term),
             }
         ),
+        "adapters": many(term),
         "data": unless_none(
             section(
                 {

@@ -13,7 +13,7 @@ RUNGS = {
 
 
 def trace(report: Mapping[str, Any]) -> str:
-    """Return the trace's rung, its obstacles and the build's warnings, a line each."""
+    """Return the trace's rung, its obstacles and the build's notes and warnings, a line each."""
     return "\n".join(_lines(report))
 
 
@@ -21,4 +21,5 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     rung = str(report.get("rung", "unknown"))
     yield f"traced by {RUNGS.get(rung, rung)}"
     yield from (f"obstacle: {obstacle}" for obstacle in report.get("obstacles", ()))
+    yield from (f"note: {note}" for note in report.get("notes", ()))
     yield from (f"warning: {warning}" for warning in report.get("warnings", ()))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from typing import Any
 
 import torch
 from torch import nn
 
+from lpc.compiler.frontend.adapters import adapt
 from lpc.compiler.frontend.fakes import BATCH, SymbolicShapes
 from lpc.compiler.frontend.importing import network_class
 from lpc.compiler.frontend.initial import initialise, load_weights
@@ -32,12 +33,14 @@ class BuiltNetwork:
 
     `inputs` are per-sample tensors by name in the order of the module's `forward`; `output` tells which part
     of what it returns is the network's output (a key, an attribute or an index). `native`: written as layers.
+    `adapted` are the paths of the layers that carry an adapter.
     """
 
     module: nn.Module
     inputs: dict[str, Tensor]
     output: str | int | None
     native: bool
+    adapted: tuple[str, ...] = ()
 
 
 def build_network(spec: Spec, allow: Sequence[str] = ()) -> BuiltNetwork:
@@ -55,6 +58,7 @@ def build_network(spec: Spec, allow: Sequence[str] = ()) -> BuiltNetwork:
         if network.weights != "random" and not network.weights.startswith(HUB):
             load_weights(built.module, spec)
         initialise(built.module, spec)
+        built = replace(built, adapted=adapt(built.module, spec))
     built.module.train()
     return built
 

@@ -114,7 +114,9 @@ class SiteTracer(fx.Tracer):
         return forward, [self.root]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """A module of torch.nn, unless it is a container worth opening."""
+        """An adapted layer, or a module of torch.nn, unless it is a container worth opening."""
+        if module_qualified_name in self.network.adapted:
+            return True
         return type(m).__module__.startswith("torch.nn.") and not isinstance(m, COMPOSITES)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

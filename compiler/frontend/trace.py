@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx, nn
 
+from lpc.compiler.frontend.adapters import ensure_called
 from lpc.compiler.frontend.annotate import annotate
 from lpc.compiler.frontend.exported import ExportError, trace_exported
 from lpc.compiler.frontend.modes import in_mode, set_mode
@@ -55,8 +56,11 @@ def trace(network: BuiltNetwork, spec: Spec) -> Traced:
     rung, modes = _climb(network, spec)
     made = {}
     for training, graph in modes.graphs.items():
+        _close_layers(graph, network.adapted)
         made[training] = assemble(network.module, graph, training, modes.constants)
         annotate(made[training], network, spec, hint_batch(spec))
+        made[training].meta["adapted"] = frozenset(network.adapted)
+    ensure_called(spec, network.module, made[True], network.adapted)
     return Traced(
         train=made[True],
         eval=made[False],
@@ -65,6 +69,14 @@ def trace(network: BuiltNetwork, spec: Spec) -> Traced:
         inputs=tuple(network.inputs),
         tied=tied_names(network.module),
     )
+
+
+def _close_layers(graph: fx.Graph, adapted: Collection[str]) -> None:
+    """Give every node inside an adapted layer the layer's own path, so that it is selected and cut as one layer."""
+    for node in graph.nodes if adapted else ():
+        parts = str(node.meta.get("path", "")).split(".")
+        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+        node.meta["path"] = next((path for path in above if path in adapted), node.meta.get("path", ""))
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:

@@ -14,9 +14,8 @@ import torch
 
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.chain import best_cuts
-from lpc.compiler.partition.explicit import listing
-from lpc.compiler.partition.view import View
-from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
+from lpc.compiler.partition.view import View, is_adapted
+from lpc.specs.diagnostics import Diagnostic, LpcError, listing, one_of
 from lpc.specs.model import Spec
 from lpc.specs.term import Term
 
@@ -65,7 +64,16 @@ def cut_points(view: View) -> list[CutPoint]:
         # With one live tensor, the sum of the live indices is its index.
         if live == 1 and isinstance(view.sites[total].node.meta.get("val"), torch.Tensor):
             points.append(CutPoint(here, total))
-    return [point for point in points if point.after < end]
+    return [point for point in points if point.after < end and not _inside_layer(view, point.after)]
+
+
+def _inside_layer(view: View, after: int) -> bool:
+    """Return whether a position lies between the parts of one adapted layer, as it may where the layer is the first."""
+    one = view.sites[after]
+    if not is_adapted(view, one):
+        return False
+    rest = (view.sites[index] for index in range(after + 1, len(view.sites)))
+    return next(site.path for site in rest if site.kind == "tensor") == one.path
 
 
 def segment_costs(view: View, points: list[CutPoint], measure: str) -> list[int]:

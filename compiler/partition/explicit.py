@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.selectors import SelectorTable, is_glob, with_parents
 from lpc.compiler.partition.view import Site, View
-from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, listing
 from lpc.specs.model import Path, Spec
 from lpc.specs.term import Term
 
@@ -121,13 +121,6 @@ def each(view: View, spec: Spec) -> Assignment:
     term = spec.decompose.blocks
     assert isinstance(term, Term)
     return _Chooser(view, spec, list(_each_claims(term, spec, ("decompose", "blocks")))).choose()
-
-
-def listing(items: Iterable[str], limit: int = 12) -> str:
-    """Return names as prose for a message, cut off after `limit`."""
-    names = list(items)
-    shown = ", ".join(f"`{name}`" for name in names[:limit]) or "empty"
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def _names(site: Site) -> Iterator[str]:

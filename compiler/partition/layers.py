@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from lpc.compiler.partition.assignment import Assignment
-from lpc.compiler.partition.view import Site, View
+from lpc.compiler.partition.view import Site, View, is_adapted
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 
@@ -29,8 +29,8 @@ def per_layer(view: View, spec: Spec) -> Assignment:
     layers = [site for site in view.roots if is_layer(view, site)]
     if not layers:
         raise LpcError(_no_layers(spec))
-    names = _block_names(layers)
-    fixed = {site.index: name for site, name in zip(layers, names, strict=True)}
+    fixed = _whole_layers(view, layers)
+    names = list(dict.fromkeys(fixed.values()))
     if spec.decompose.at == "activation":
         return Assignment(tuple(names), fixed)
     _keep_norms(view, fixed)
@@ -57,6 +57,19 @@ def _keep_norms(view: View, fixed: dict[int, str]) -> None:
         makers = [fixed[p] for p in view.sources[site.index] if p in fixed]
         if makers:
             fixed[site.index] = makers[-1]
+
+
+def _whole_layers(view: View, layers: list[Site]) -> dict[int, str]:
+    """Give each layer's site its block's name; the sites of an adapted layer are one layer."""
+    first = {_layer(view, site): site for site in reversed(layers)}
+    heads = [site for site in layers if first[_layer(view, site)] is site]
+    names = {_layer(view, site): name for site, name in zip(heads, _block_names(heads), strict=True)}
+    return {site.index: names[_layer(view, site)] for site in view.roots if _layer(view, site) in names}
+
+
+def _layer(view: View, site: Site) -> object:
+    """Return what tells a site's layer from others: for an adapted layer its path and call, else the site itself."""
+    return (site.path, site.node.meta.get("call", 0)) if is_adapted(view, site) else site.index
 
 
 def _block_names(layers: list[Site]) -> list[str]:

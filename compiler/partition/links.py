@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from lpc.compiler.partition.explicit import listing
 from lpc.compiler.partition.selectors import is_glob
-from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, listing
 from lpc.specs.model import Spec
 from lpc.specs.term import Term
 

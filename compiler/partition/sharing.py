@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lpc.compiler.partition.assignment import Assignment
-from lpc.compiler.partition.explicit import listing
 from lpc.compiler.partition.view import View
-from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.diagnostics import Diagnostic, LpcError, listing
 from lpc.specs.model import Spec
 
 

@@ -85,6 +85,11 @@ def view(module: fx.GraphModule) -> View:
     return View(module, sites, roots, consumers, sources, targets, None if output is None else index[output])
 
 
+def is_adapted(view: View, site: Site) -> bool:
+    """Return whether a site is a part of a layer that carries an adapter, and so is not parted from it."""
+    return site.path in view.module.meta.get("adapted", ())
+
+
 def holds_tensor(value: Any) -> bool:
     """Return whether a fake value is a tensor, or a tuple, list or mapping with a tensor in it."""
     if isinstance(value, torch.Tensor):

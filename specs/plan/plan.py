@@ -112,7 +112,7 @@ class Plan:
     kernels: Mapping[str, Mapping[str, Kernel]]
     weights: bytes = field(repr=False)
     torch: str                                 # version of torch that captured it
-    report: Mapping[str, Any] = field(default_factory=dict)  # rung, obstacles, warnings, libraries
+    report: Mapping[str, Any] = field(default_factory=dict)  # rung, obstacles, notes, warnings, libraries
 
 
 def links(partition: Mapping[str, Any], place: str = "partition") -> dict[tuple[str, str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lpc.specs.signatures.data import INITS, METRICS, PERIODS, SOURCES, STOPS, TRANSFORMS, ZOO
 from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
 from lpc.specs.signatures.learning import (
+    ADAPTERS,
     BLOCKS,
     CORRECTIONS,
     HEADS,
@@ -20,6 +21,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "layer": LAYERS,
     "structure": STRUCTURES,
     "network": ZOO,
+    "adapter": ADAPTERS,
     "init law": INITS,
     "data source": SOURCES,
     "transform": TRANSFORMS,
@@ -36,6 +38,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
 }
 
 __all__ = [
+    "ADAPTERS",
     "BLOCKS",
     "CORRECTIONS",
     "FROM",

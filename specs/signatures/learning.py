@@ -31,6 +31,29 @@ BLOCKS = vocabulary(
     )
 )
 
+_GLOBS = "str | [str]"
+_ADAPTER = (
+    Parameter("targets", _GLOBS, doc="module paths of the adapted layers: globs, in a list or joined by `|`"),
+    Parameter("rank", "size", 8, "rank of the weight's change"),
+    Parameter("alpha", "none | positive", None, "the change is scaled by alpha / rank; none: the rank"),
+    Parameter("train", f"none | {_GLOBS}", None, "names of other parameters that are trained too: globs"),
+)
+
+ADAPTERS = vocabulary(
+    (
+        Signature(
+            "lora",
+            (*_ADAPTER, Parameter("dropout", "share", 0.0, "probability that an input of the adapter is zeroed")),
+            "adds (alpha / rank) B A to the weight of linear and convolution layers (Hu et al. 2022)",
+        ),
+        Signature(
+            "lokr",
+            (*_ADAPTER, Parameter("factor", "none | size", None, "size of the left factor; none: nearest the square")),
+            "adds (alpha / rank) w1 (x) w2, a Kronecker product, to the weight (Yeh et al. 2024)",
+        ),
+    )
+)
+
 LINKS = vocabulary(
     (
         Signature(

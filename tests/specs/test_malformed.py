@@ -67,7 +67,7 @@ TABLE = (
     Bad("unknown_key", "batch: 32", "btach: 32", "0110", 9, 24, "`batch`?"),
     Bad("unknown_in_rule", "head: linear", "heads: linear", "0110", 15, 19, "`head`?"),
     Bad("unknown_in_run", "epochs: 1", "epoch: 1, steps: 2", "0110", 16, 7, "`epochs`?"),
-    Bad("later_top", "name: small", "adapters: []", "0111", 1, 1, "not supported"),
+    Bad("later_top", "name: small", "readouts: {}", "0111", 1, 1, "not supported"),
     Bad("later_rule", "head: linear", "estimator: backprop", "0111", 15, 19, "not supported"),
     Bad("later_link", "links: stop", "links: variable(steps=5)", "0111", 13, 10, "not supported"),
     Bad("later_argument", "sgd(lr=0.1)", "rmsprop(lr=0.1, flavor=tensorflow)", "0111", 15, 81, "not supported"),

@@ -33,6 +33,7 @@ def spec_of(network: dict[str, Any], dtype: str = "float64", seed: int = 0, batc
         for name, shape in shapes.items()
     }
     return Spec(
+        adapters=tuple(network.pop("adapters", ())),
         network=Network(inputs=inputs, **network),
         data=None if batch is None else Data(batch=batch),
         decompose=Decompose(blocks=Term("per_layer")),

@@ -130,6 +130,11 @@ BAD: dict[str, tuple[str, str, Any]] = {
         lambda t: {"layers": (t.layer("repeat", 10**5, body=[t.layer("repeat", 10**5, body=[])]),)},
     ),
     "missing package": ("0216", "not installed", lambda t: {"module": "sample_missing:Network"}),
+    "adapter of nothing": (
+        "0217",
+        "`b7` matches no layer",
+        lambda t: {"module": "sample_networks:Small", "adapters": [Term("lora", ("b7",))]},
+    ),
 }
 
 
