@@ -13,7 +13,7 @@ from lpc.runtime.data import check_fields, describe
 def build(source: Source, overrides: Overrides = (), *, allow: Sequence[str] = ()) -> Plan:
     """Build the plan of a spec.
 
-    `source` is a path, YAML text, a mapping or a Spec; `overrides` is `{"run.seed": 1}` or `["run.seed=1"]`;
+    `source` is a path, YAML or DSL text, a mapping or a Spec; `overrides` is `{"run.seed": 1}` or `["run.seed=1"]`;
     `allow` lists packages and paths that `module:` may import besides the default ones.
     Raises LpcError for everything that the spec, its network or its data get wrong.
     """

@@ -14,7 +14,7 @@ Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
 
 
 def check(source: Source, overrides: Overrides = ()) -> Spec:
-    """Return the spec in `source`: a path, YAML text, a mapping or a Spec.
+    """Return the spec in `source`: a path, YAML or DSL text, a mapping or a Spec.
 
     `overrides` is `{"run.seed": 1}` or `["run.seed=1"]`.
     Raises LpcError with every problem found: structure, names, terms, optimizer arguments.

@@ -13,7 +13,7 @@ from lpc.specs.normalize import normalize
 from lpc.specs.overrides import Overrides, read_overrides, set_values
 from lpc.specs.problems import Problems
 from lpc.specs.source import Source
-from lpc.specs.spelling import read_source
+from lpc.specs.spelling import read_given, read_source
 from lpc.specs.texts import read_text
 from lpc.specs.tree import Node, kind, merge, raise_value
 from lpc.specs.validate import validate
@@ -25,7 +25,9 @@ MAX_EXTENDS = 16
 def load_spec(
     source: str | Path | Mapping[str, Any] | Spec, overrides: Overrides = (), text: str | None = None
 ) -> Spec:
-    """Return the spec in `source`: a path, YAML text (with a line break or `: `), a mapping or a Spec.
+    """Return the spec in `source`: a path, text (with a line break or `: `), a mapping or a Spec.
+
+    Text is read as the DSL where it begins with a statement such as `spec NAME`, and as YAML otherwise.
 
     `overrides` is `{"learn[0].optimizer.lr": 0.1}` or `["learn[0].optimizer.lr=0.1"]`. `text` is read in place of
     what the file at a path holds: an editor's unsaved one, for example.
@@ -58,7 +60,7 @@ def _root(source: str | Path | Mapping[str, Any] | Spec, text: str | None) -> No
     if isinstance(source, Mapping):
         return _extended(_given(source), Path(), ())
     if isinstance(source, str) and ("\n" in source or ": " in source):
-        return _extended(read_yaml(Source("<spec>", source)), Path(), ())
+        return _extended(read_given(Source("<spec>", source)), Path(), ())
     return _file(Path(source), (), text=text)
 
 

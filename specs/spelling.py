@@ -1,6 +1,10 @@
-"""In which spelling is a text written? `.lpc` is the DSL, anything else YAML; both give one kind of tree."""
+"""In which spelling is a text written? A file `.lpc` in the DSL, any other in YAML; text without a file as it begins."""
 
 from __future__ import annotations
+
+import re
+
+from lpc.specs.keys import KEYS
 
 from lpc.specs.source import Source
 from lpc.specs.tree import Node
@@ -8,19 +12,36 @@ from lpc.specs.yaml_text import read_yaml
 
 DSL_SUFFIX = ".lpc"
 
+# The DSL begins with the word of a statement; in YAML, where a spec is a mapping, a colon follows the first word.
+_STATEMENT = re.compile(rf"(?:\s|#[^\n]*\n)*(?:{'|'.join(('spec', 'field', *KEYS['']))})(?=\s)(?!\s*:)")
+
 
 def is_dsl(name: str) -> bool:
     """Tell whether a file of this name is written in the DSL."""
     return name.endswith(DSL_SUFFIX)
 
 
+def begins_as_dsl(text: str) -> bool:
+    """Tell whether a text begins as one in the DSL does."""
+    return _STATEMENT.match(text) is not None
+
+
 def read_source(source: Source) -> Node:
-    """Return the tree of a text, as written: without what it extends.
+    """Return the tree of a text, as written: without what it extends. The name tells the spelling.
 
     Raises:
         LpcError: 0101 to 0108, what cannot be read.
     """
-    if not is_dsl(source.name):
+    return _read(source, is_dsl(source.name))
+
+
+def read_given(source: Source) -> Node:
+    """Return the tree of a text that is no file's, as `read_source` does."""
+    return _read(source, begins_as_dsl(source.text))
+
+
+def _read(source: Source, dsl: bool) -> Node:
+    if not dsl:
         return read_yaml(source)
     # Imported here: most specs are YAML, and need not wait for the DSL.
     from lpc.specs.dsl_text import read_dsl

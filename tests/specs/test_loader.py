@@ -37,6 +37,43 @@ def test_path_text_and_dict_are_one() -> None:
     assert load_spec(spec) is spec
 
 
+DSL = """\
+# said the other way
+network zoo mlp, args {widths: [4, 3], dropout: none}
+decompose blocks per_layer
+learn *: loss mse, optimizer sgd(0.1)
+"""
+
+
+@pytest.mark.parametrize("lead", ["", "\n\n", "  \n# network: a comment\n", "spec unnamed\n", "lpc 1\n"])
+def test_text_is_read_in_the_spelling_it_begins_in(lead: str) -> None:
+    assert load_spec(f"{lead}{DSL}") == load_spec(SMALL)
+    assert load_spec(f"{lead}{DSL}", {"name": "other"}).name == "other"
+
+
+@pytest.mark.parametrize("lead", ["", "\n# network zoo\n", "name : unnamed\n", "---\n", '"name": unnamed\n'])
+def test_yaml_stays_yaml(lead: str) -> None:
+    assert load_spec(lead + SMALL) == load_spec(SMALL)
+    assert load_spec("{name: spec, network: {zoo: mlp}, decompose: {blocks: per_layer}, learn: []}").name == "spec"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("learn *: head\n", "0108"),
+        ("network\n  zoo: mlp\n", "0108"),
+        ("network: zoo\n  mlp: 1\n", "0101"),
+        ("specs: all\n", "0110"),
+        ("#" * 5000 + " ", "0100"),
+        ("#" * 5000 + "\n", "0112"),
+    ],
+)
+def test_a_mistake_in_a_text_is_told_in_its_spelling(text: str, code: str) -> None:
+    with pytest.raises(LpcError) as error:
+        load_spec(text)
+    assert code in codes(error)
+
+
 def test_short_forms() -> None:
     spec = load_spec(SMALL + "loss: [a(weight=2.0), b]\nfields: {y: [3]}\n")
     (rule,) = spec.learn
