@@ -75,7 +75,6 @@ CODES: dict[str, Code] = {
     "0212": Code("custom backward would be lost", "call the custom function inside a submodule of its own"),
     "0213": Code("network output", "set `network.output` to a key, attribute or index of what the network returns"),
     "0214": Code("hidden randomness", "draw random numbers with torch, from the shape of an input"),
-    "0215": Code("network too large", "use a smaller `repeat`"),
     "0216": Code("missing package", "install the package"),
     "0217": Code("adapter target", "name linear or convolution layers by their module paths, or by globs over them"),
     # 03xx: partition
@@ -96,7 +95,6 @@ CODES: dict[str, Code] = {
     ),
     "0308": Code("network without layers", "name the blocks yourself, or use `balanced(count)`"),
     "0309": Code("link of no boundary", 'write links as `"a->b"` with two blocks that meet, or `"*"`'),
-    "0310": Code("empty block", "give it a module that computes something, or remove it"),
     # 04xx: local problems and capture
     "0401": Code(
         "a block without a feature", "Let the block contain a layer that computes floating-point numbers."

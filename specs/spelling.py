@@ -1,11 +1,10 @@
-"""In which spelling is a text written? A file `.lpc` in the DSL, any other in YAML; text without a file as it begins."""
+"""In which spelling is a text written? A file tells it by its name, text without a file by its first word."""
 
 from __future__ import annotations
 
 import re
 
 from lpc.specs.keys import KEYS
-
 from lpc.specs.source import Source
 from lpc.specs.tree import Node
 from lpc.specs.yaml_text import read_yaml

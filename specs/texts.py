@@ -44,6 +44,9 @@ def shipped_text(package: str, name: str) -> str:
 
 def _near(path: Path) -> str | None:
     """Suggest a file with a similar name in the same folder."""
-    if not path.parent.is_dir() or path.exists():
+    try:
+        if path.exists() or not path.parent.is_dir():
+            return None
+        return did_you_mean(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+    except (OSError, ValueError):  # a name that no file can have, or a folder that may not be read
         return None
-    return did_you_mean(path.name, sorted(entry.name for entry in path.parent.iterdir()))

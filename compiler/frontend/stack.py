@@ -22,8 +22,6 @@ from lpc.specs.model import Tensor as TensorSpec
 from lpc.specs.signatures import LAYERS, MERGES, STRUCTURES
 from lpc.specs.term import Term
 
-LIMIT = 20_000
-
 
 @dataclass(frozen=True)
 class Value:
@@ -79,8 +77,6 @@ class StackBuilder:
         fakes = {name: self.shapes.batch(tensor) for name, tensor in inputs.items()}
         given = {name: Value(placeholder(self.graph, name), fake) for name, fake in fakes.items()}
         layers = self.spec.network.layers or ()
-        if expanded(layers) > LIMIT:
-            self.fail("0215", f"the network has more than {LIMIT} layers", ("network", "layers"))
         scope = Scope(dict(given))
         last = self.run(layers, next(iter(given.values())), Site("", ("network", "layers"), scope))
         self.graph.output(self.output(last, scope).node)
@@ -258,19 +254,6 @@ def placeholder(graph: fx.Graph, name: str) -> fx.Node:
     node = graph.placeholder(name)
     node.name = name
     return node
-
-
-def expanded(layers: Sequence[Layer]) -> int:
-    """Return how many layers a list has once its `repeat`s are written out."""
-    return sum(_copies(layer) * (1 + expanded(layer.body)) + _branched(layer) for layer in layers)
-
-
-def _copies(layer: Layer) -> int:
-    return int(STRUCTURES["repeat"].bind(layer.op)["n"]) if layer.op.name == "repeat" else 1
-
-
-def _branched(layer: Layer) -> int:
-    return sum(expanded(body) for body in layer.branches.values())
 
 
 def _sum(values: Sequence[Any], dim: int) -> Any:

@@ -79,7 +79,6 @@ def _partition(traced: Traced, spec: Spec) -> nx.DiGraph[str]:
     eval_blocks = place(evaluation, _carry_over(train, train_blocks, evaluation, assignment))
     check_acyclic(evaluation, eval_blocks, spec, "eval")
     order = _topological(flow)
-    _check_filled(assignment, order, spec)
     return _graph(traced, spec, order, Placed(train, train_blocks), Placed(evaluation, eval_blocks))
 
 
@@ -114,20 +113,6 @@ def _topological(flow: nx.DiGraph[str]) -> list[str]:
     """Order the blocks along the flow; where it leaves a choice, by their first node."""
     first = {block: position for position, block in enumerate(flow)}
     return list(nx.lexicographical_topological_sort(flow, key=first.__getitem__))
-
-
-def _check_filled(assignment: Assignment, order: list[str], spec: Spec) -> None:
-    """Every block that the spec names must compute something."""
-    named = spec.decompose.blocks if isinstance(spec.decompose.blocks, dict) else assignment.blocks
-    empty = set(named) - {"*"} - set(order)
-    if empty:
-        raise LpcError(
-            Diagnostic(
-                "0310",
-                f"the block `{min(empty)}` holds no node of the network",
-                span=spec.origin("decompose", "blocks", min(empty)),
-            )
-        )
 
 
 def _graph(

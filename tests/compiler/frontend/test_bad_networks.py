@@ -124,11 +124,6 @@ BAD: dict[str, tuple[str, str, Any]] = {
     ),
     "output of no layer": ("0213", "names no layer", lambda t: {"layers": layers(t, "relu"), "output": "rleu1"}),
     "chance in Python": ("0214", "random numbers", lambda t: {"module": "sample_networks:PythonChance"}),
-    "repeat without end": (
-        "0215",
-        "more than 20000 layers",
-        lambda t: {"layers": (t.layer("repeat", 10**5, body=[t.layer("repeat", 10**5, body=[])]),)},
-    ),
     "missing package": ("0216", "not installed", lambda t: {"module": "sample_missing:Network"}),
     "adapter of nothing": (
         "0217",

@@ -85,7 +85,6 @@ BAD: list[tuple[str, Any, dict[str, Any], list[str]]] = [
         {"links": {"a->b": Term("stop")}},
         ["`a->b` names no boundary", "one block"],
     ),
-    ("0310", {"a": ["body", "head", "linear"], "b": []}, {}, ["`b` holds no node"]),
 ]
 
 

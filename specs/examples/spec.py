@@ -1,46 +1,18 @@
-"""What does a mistake look like? For each diagnostic of the spec its meaning, a wrong and a right way to write it.
-
-An example is some sections of a spec; with the sections of `BASE` that it leaves out it is a whole one. Those that
-cannot be told by a spec alone (`shown`) are a command line or a file.
-"""
+"""What do mistakes in the text of a spec look like? 01xx."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from lpc.specs.examples.example import SHOWN, Example
 
-BASE = {
-    "network": "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), relu, out: linear(10)]}\n",
-    "data": "data: {source: digits}\n",
-    "loss": "loss: cross_entropy\n",
-    "decompose": "decompose: {blocks: {b1: fc1, head: out}, links: stop}\n",
-    "learn": 'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=1e-3)}]\n',
-    "run": "run: {epochs: 1}\n",
-}
+_DSL = "spec small\nnetwork zoo mlp, args {widths: [64, 10]}\ndata digits\nloss cross_entropy\n"
+_DSL += "decompose blocks per_layer\nlearn *: optimizer adam\n"
 
-
-@dataclass(frozen=True)
-class Example:
-    """What a code means, and how the mistake and its mending are written."""
-
-    meaning: str
-    bad: str
-    good: str
-    shown: bool = False
-
-
-def whole(example: str) -> str:
-    """Return an example's sections with those of `BASE` that it does not have."""
-    own = set(re.findall(r"^(\w+):", example, re.MULTILINE))
-    return "".join(text for key, text in BASE.items() if key not in own) + example + "\n"
-
-
-EXAMPLES: dict[str, Example] = {
+SPEC: dict[str, Example] = {
     "0100": Example(
         "The file is missing, is no plain file, or is not UTF-8 text.",
         "lpc check spce.yaml",
         "lpc check spec.yaml",
-        shown=True,
+        by=SHOWN,
     ),
     "0101": Example(
         "The text is not YAML: a bracket or quote is open, or lines are indented unevenly.",
@@ -68,19 +40,24 @@ EXAMPLES: dict[str, Example] = {
         "`${NAME}` under `data` is an environment variable; it is read when the data is opened.",
         'data: {source: mnist, root: "${DATA}"}      # and DATA is not set',
         "export DATA=/data",
-        shown=True,
+        by=SHOWN,
     ),
     "0106": Example(
         "`extends` names the file of another spec, relative to its own file; never itself, even through others.",
         "extends: bsae.yaml",
         "extends: base.yaml",
-        shown=True,
+        by=SHOWN,
     ),
     "0107": Example(
         "`--set` is a path of keys and positions, `=`, and a value; the path must lead to something.",
         'lpc check spec.yaml --set "learn[7].head=mlp"',
         'lpc check spec.yaml --set "learn[0].head=mlp"',
-        shown=True,
+        by=SHOWN,
+    ),
+    "0108": Example(
+        "The text is not in the DSL: a word, a sign or the indentation stands where it cannot.",
+        _DSL + "run epochs: 1",
+        _DSL + "run epochs 1",
     ),
     "0110": Example(
         "A section has a key that the language does not have there.", "run: {epoch: 1}", "run: {epochs: 1}"
@@ -204,6 +181,6 @@ EXAMPLES: dict[str, Example] = {
         "A file under `recipes` is missing or is no recipe.",
         "recipes: {ours: orus.yaml}\nrecipe: ours(rate=0.1)",
         "recipes: {ours: ours.yaml}\nrecipe: ours(rate=0.1)",
-        shown=True,
+        by=SHOWN,
     ),
 }  # fmt: skip

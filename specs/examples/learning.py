@@ -1,0 +1,118 @@
+"""What do mistakes in local problems look like, found when a spec is built? 04xx."""
+
+from __future__ import annotations
+
+from lpc.specs.examples.example import BUILD, Example
+
+_TOKENS = (
+    "network: {inputs: {tokens: {shape: [2, 2], dtype: int64}}, "
+    "layers: [flatten, embed: embedding(9, 4), flatten, out: linear(3)]}\n"
+    "data: none\nfields: {label: {shape: [], dtype: int64}}\n"
+)
+_HEAD = "import torch\nfrom torch import nn\n\n\n"
+
+
+def _net(name: str, forward: str) -> str:
+    return (
+        f"class {name}(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(64, 16), nn.Linear(16, 10)\n\n"
+        f"    def forward(self, image):\n        hidden = self.a(image.flatten(1))\n        return self.b({forward})\n"
+    )
+
+
+def _module(name: str) -> str:
+    return f'network: {{module: "nets:{name}", inputs: {{image: [1, 8, 8]}}}}\n'
+
+
+_DETACHED = (
+    _net("Detached", "hidden")
+    .replace("nn.Linear(16, 10)", "Reader(16, 10)")
+    .replace(
+        "class Detached",
+        "class Reader(nn.Linear):\n    def forward(self, hidden):\n        return super().forward(hidden.detach())\n\n\n"
+        "class Detached",
+    )
+)
+_CUT = 'decompose: {blocks: {b1: a, head: b}, links: gradient}\nlearn: {blocks: "*", optimizer: adam}'
+_LOCAL = "decompose: {blocks: {b1: a, head: b}, links: stop}"
+
+LEARNING: dict[str, Example] = {
+    "0401": Example(
+        "A block with a local loss must compute something that has a gradient; whole numbers have none.",
+        f"{_TOKENS}decompose: {{blocks: {{b0: flatten1, b1: embed, head: out}}}}",
+        f"{_TOKENS}decompose: {{blocks: {{b1: [flatten1, embed], head: out}}}}",
+        BUILD,
+    ),
+    "0402": Example(
+        "A loss names as its target what no batch holds.",
+        "loss: cross_entropy(target=lable)",
+        "loss: cross_entropy(target=label)",
+        BUILD,
+    ),
+    "0403": Example(
+        "Without `target` a loss takes the only field of a batch that is no input, and there are several or none.",
+        "data: none\nfields: {digit: {shape: [], dtype: int64}, parity: {shape: [], dtype: int64}}",
+        "data: none\nfields: {digit: {shape: [], dtype: int64}, parity: {shape: [], dtype: int64}}\n"
+        "loss: cross_entropy(target=digit)\n"
+        'learn: {blocks: "*", head: linear, loss: cross_entropy(target=digit), optimizer: adam}',
+        BUILD,
+    ),
+    "0404": Example(
+        "The head cannot read what its block computes, or the target fits no prediction of it.",
+        'learn: {blocks: "*", head: identity, loss: mse, optimizer: adam}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        BUILD,
+    ),
+    "0405": Example(
+        "Blocks that the spec does not name itself are known when it is built; one of them has no optimizer.",
+        "decompose: {blocks: per_layer}\nlearn: {blocks: fc1, head: linear, loss: cross_entropy, optimizer: adam}",
+        'decompose: {blocks: per_layer}\nlearn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        BUILD,
+    ),
+    "0406": Example(
+        "The block with the network's output has no loss, at the top level or in `learn`.",
+        "loss: none\ndecompose: {blocks: per_layer}\n"
+        'learn: [{blocks: "*", optimizer: adam}, {blocks: fc1, head: linear, loss: cross_entropy}]',
+        "loss: cross_entropy\ndecompose: {blocks: per_layer}\n"
+        'learn: [{blocks: "*", optimizer: adam}, {blocks: fc1, head: linear, loss: cross_entropy}]',
+        BUILD,
+    ),
+    "0407": Example(
+        "No gradient reaches a block: it has no loss of its own, and `stop` is behind it.",
+        'decompose: {blocks: per_layer}\nlearn: [{blocks: "*", optimizer: adam}, {blocks: out, loss: cross_entropy}]',
+        "decompose: {blocks: per_layer, links: gradient}\n"
+        'learn: [{blocks: "*", optimizer: adam}, {blocks: out, loss: cross_entropy}]',
+        BUILD,
+    ),
+    "0408": Example(
+        "The links let gradients through, but the network itself keeps them from a block.",
+        _module("Detached") + _CUT,
+        _module("Plain") + _CUT,
+        BUILD,
+        _HEAD + _DETACHED + "\n\n" + _net("Plain", "hidden"),
+    ),
+    "0409": Example(
+        "Layers and batch fields share one space of names in a plan.",
+        "network: {inputs: {image: [64]}, layers: [label: linear(16), out: linear(10)]}\n"
+        "decompose: {blocks: {b1: label, head: out}}",
+        "network: {inputs: {image: [64]}, layers: [fc1: linear(16), out: linear(10)]}\n"
+        "decompose: {blocks: {b1: fc1, head: out}}",
+        BUILD,
+    ),
+    "0410": Example(
+        "A plan draws its random numbers itself, by a few laws; this operator draws by another.",
+        _module("Poisson") + _LOCAL,
+        _module("Normal") + _LOCAL,
+        BUILD,
+        _HEAD
+        + _net("Poisson", "hidden + torch.poisson(hidden.abs())")
+        + "\n\n"
+        + _net("Normal", "hidden + torch.randn_like(hidden)"),
+    ),
+    "0411": Example(
+        "Kernels for a device are captured where it is.",
+        "run: {epochs: 1, target: cuda}      # on a machine without CUDA",
+        "run: {epochs: 1, target: portable}",
+        BUILD,
+    ),
+}

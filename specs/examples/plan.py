@@ -1,0 +1,242 @@
+"""What do mistakes in plans look like? 05xx: of their files, their kernels and their instructions."""
+
+from __future__ import annotations
+
+from lpc.specs.examples.example import PLAN, SHOWN, Example
+
+PLANS: dict[str, Example] = {
+    "0501": Example(
+        "There is no plan at this path.",
+        "lpc run digtis.plan",
+        "lpc run digits.plan",
+        SHOWN,
+    ),
+    "0502": Example(
+        "The plan's format is younger than this lpc.",
+        'manifest.json: {"format": 99, ...}',
+        'manifest.json: {"format": 1, ...}',
+        SHOWN,
+    ),
+    "0503": Example(
+        "A file of the plan is no JSON, or not of the form that it has in every plan.",
+        'manifest.json: {"format": 1, "fil',
+        'manifest.json: {"format": 1, "files": {...}, ...}',
+        SHOWN,
+    ),
+    "0504": Example(
+        "A file that the manifest names is not there.",
+        "cp digits.plan/*.json elsewhere/",
+        "cp -r digits.plan elsewhere/",
+        SHOWN,
+    ),
+    "0505": Example(
+        "The content of a file is not what the manifest says: its hash or its length differs.",
+        "a byte of weights.*.safetensors was changed",
+        "the file as `lpc build` wrote it",
+        SHOWN,
+    ),
+    "0506": Example(
+        "The manifest names a file outside the plan's folder.",
+        'manifest.json: {"path": "../../etc/passwd"}',
+        'manifest.json: {"path": "weights.1f0c.safetensors"}',
+        SHOWN,
+    ),
+    "0507": Example(
+        "A plan holds plain files: no links, pipes or devices.",
+        "ln -s ~/weights.safetensors digits.plan/",
+        "cp ~/weights.safetensors digits.plan/",
+        SHOWN,
+    ),
+    "0508": Example(
+        "A file is larger than the manifest says, or than any such file of a plan.",
+        "a manifest.json of 1 GB",
+        "a manifest.json of some kB",
+        SHOWN,
+    ),
+    "0509": Example(
+        "The archive is no zip file, is cut short, or is compressed: plans are stored as they are.",
+        "zip -r digits.zip digits.plan",
+        "lpc build spec.yaml -o digits.zip",
+        SHOWN,
+    ),
+    "0510": Example(
+        "The plan cannot be written there: a file is in the way, the disk is full, or writing is not allowed.",
+        "lpc build spec.yaml -o spec.yaml/digits.plan",
+        "lpc build spec.yaml -o digits.plan",
+        SHOWN,
+    ),
+    "0511": Example(
+        "Something that is no plan is at this path, and is left as it is.",
+        "lpc build spec.yaml -o thesis/",
+        "lpc build spec.yaml -o digits.plan",
+        SHOWN,
+    ),
+    "0512": Example(
+        "The manifest says something about the plan that the plan's parts do not bear out.",
+        "a manifest.json copied from another plan",
+        "the manifest.json that was written with the plan",
+        SHOWN,
+    ),
+    "0520": Example(
+        "An instruction begins with a word that the plan's text does not have, or has another form.",
+        "udpate b1 <- b1.g",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0521": Example(
+        "Bodies of `repeat` and `every` stand inside each other more than 16 times.",
+        "repeat 1 { repeat 1 { ... } }      # and so on, 17 times",
+        "repeat 17 { ... }",
+        SHOWN,
+    ),
+    "0530": Example(
+        "A kernel names an operator that is not on the list; an operator outside it could read files or run code.",
+        '{"op": "aten.from_file.default", "args": ["/etc/passwd"]}',
+        '{"op": "aten.relu.default", "args": [{"ref": "x"}]}',
+        SHOWN,
+    ),
+    "0531": Example(
+        "The operator is on the list, but not with this argument.",
+        '{"op": "aten.t.default", "args": ["text"]}',
+        '{"op": "aten.t.default", "args": [{"ref": "w"}]}',
+        SHOWN,
+    ),
+    "0532": Example(
+        "A node of a kernel reads a value that no node before it computes.",
+        '{"op": "aten.relu.default", "args": [{"ref": "nowhere"}]}',
+        '{"op": "aten.relu.default", "args": [{"ref": "x"}]}',
+        SHOWN,
+    ),
+    "0533": Example(
+        "Two nodes or arguments of a kernel have one name.",
+        '{"name": "n0", ...}, {"name": "n0", ...}',
+        '{"name": "n0", ...}, {"name": "n1", ...}',
+        SHOWN,
+    ),
+    "0534": Example(
+        "A kernel returns a value that none of its nodes computes.",
+        '"results": [{"value": "n9", ...}]      # and the last node is n8',
+        '"results": [{"value": "n8", ...}]',
+        SHOWN,
+    ),
+    "0540": Example(
+        "An instruction reads or frees a value that none before it makes.",
+        "write b9.buffers",
+        "write b1.buffers",
+        PLAN,
+    ),
+    "0541": Example(
+        "An instruction reads a value that is free already.",
+        "free h1, h2",
+        "free h1",
+        PLAN,
+    ),
+    "0542": Example(
+        "A value is freed again, or in a body that runs more than once.",
+        "free h1, h1",
+        "free h1",
+        PLAN,
+    ),
+    "0543": Example(
+        "A value lives on when its section or body ends.",
+        "free x, b1.mask, b1.loss, b1.g",
+        "free x, b1.mask, b1.loss, b1.g, b1.buffers",
+        PLAN,
+    ),
+    "0544": Example(
+        "A value gets a name that another has, which is not free yet.",
+        "x, label = load x, label\n  x = load x",
+        "x, label = load x, label",
+        PLAN,
+    ),
+    "0545": Example(
+        "An instruction calls a kernel that the plan does not have.",
+        "h2, b2.r = call b2.forwad(h1)",
+        "h2, b2.r = call b2.forward(h1)",
+        PLAN,
+    ),
+    "0546": Example(
+        "An instruction names more or fewer values than it reads or makes.",
+        "h1, b1.loss, b1.g, b1.buffers = call b1.local(x, label)",
+        "h1, b1.loss, b1.g, b1.buffers = call b1.local(x, label, b1.mask)",
+        PLAN,
+    ),
+    "0547": Example(
+        "A value is used as what it is not: an output as gradients, for example.",
+        "update b1 <- h1",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0548": Example(
+        "The kernel takes a tensor of another dtype or shape.",
+        "h1, b1.loss, b1.g, b1.buffers = call b1.local(label, x, b1.mask)",
+        "h1, b1.loss, b1.g, b1.buffers = call b1.local(x, label, b1.mask)",
+        PLAN,
+    ),
+    "0549": Example(
+        "`random` names a site of noise that the plan does not have.",
+        "b1.mask = random fc2.dropout",
+        "b1.mask = random fc1.dropout",
+        PLAN,
+    ),
+    "0550": Example(
+        "`update` names a block for which the plan has no optimizer.",
+        "update b9 <- b1.g",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0551": Example(
+        "The gradients are those of another block's parameters.",
+        "update b2 <- b3.g",
+        "update b3 <- b3.g",
+        PLAN,
+    ),
+    "0552": Example(
+        "A kernel would read parameters after the update of this step, as no step on paper does.",
+        "update b1 <- b1.g\n  h9 = call b1.eval(x)",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0553": Example(
+        "A cotangent goes back over a boundary whose link is `stop`.",
+        'partition.json: {"source": "b2", "target": "b3", "link": "stop"}',
+        'partition.json: {"source": "b2", "target": "b3", "link": "gradient"}',
+        SHOWN,
+    ),
+    "0554": Example(
+        "`record` names a metric that the plan does not have.",
+        "record b2.loss b1.loss",
+        "record b1.loss b1.loss",
+        PLAN,
+    ),
+    "0555": Example(
+        "`load` names a field that batches of this plan do not have.",
+        "x, label = load x, lable",
+        "x, label = load x, label",
+        PLAN,
+    ),
+    "0556": Example(
+        "A kernel or an optimizer names a parameter or buffer that the state does not have.",
+        '"parameters": ["fc1.wait"]',
+        '"parameters": ["fc1.weight"]',
+        SHOWN,
+    ),
+    "0557": Example(
+        "A body would run never, or the bodies together too often to be meant.",
+        "repeat 0 {\n    update b1 <- b1.g\n  }",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0558": Example(
+        "The weights lack a tensor of the state, hold it with another shape or dtype, or are no safetensors.",
+        "a weights.safetensors of another network",
+        "the weights that were written with the plan",
+        SHOWN,
+    ),
+    "0559": Example(
+        "The portable kernels have other arguments or results than the native ones of the same name.",
+        "a portable `b1.eval` without results",
+        "both `b1.eval` with the same arguments and results",
+        SHOWN,
+    ),
+}
