@@ -132,6 +132,7 @@ CODES: dict[str, Code] = {
         "a correction that would not be one",
         "Remove `correct`, or give it what it needs: a loss on the output, means over the batch, whole batches.",
     ),
+    "0416": Code("a loss that does not fit", "Choose a loss for this target, or a head that predicts its shape."),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     # 05xx: plan

@@ -24,7 +24,8 @@ Every problem that a user can mend is told as a diagnostic: a code, what was fou
 one thing to try. The command prints it on standard error and ends with exit code 2; through Python it is a
 `lpc.LpcError` whose `diagnostics` hold it. `lpc explain CODE` explains one, `lpc check --format json` tells them
 to programs, and `lpc fix` mends misspelt words. The codes below are stable. (Written by `make docs` from
-`specs/codes.py` and `specs/examples.py`.)
+`specs/codes.py` and `specs/examples`; the
+tests run the examples.)
 """
 
 
@@ -44,7 +45,8 @@ def _stages() -> Iterator[str]:
 
 
 def _example(code: str, example: Example) -> str:
-    fenced = f"Wrong:\n\n```text\n{example.bad}\n```\n\nRight:\n\n```text\n{example.good}\n```\n"
+    found = f"In a file `nets.py`:\n\n```text\n{example.python.rstrip()}\n```\n\n" if example.python else ""
+    fenced = f"{found}Wrong:\n\n```text\n{example.bad}\n```\n\nRight:\n\n```text\n{example.good}\n```\n"
     return f"### {code} {CODES[code].title}\n\n{example.meaning}\n\n{fenced}"
 
 

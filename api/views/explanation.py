@@ -25,6 +25,9 @@ def explanation(code: str) -> str:
     row, example = CODES[number], EXAMPLES.get(number)
     lines = [f"LPC{number}: {row.title}", f"help: {row.help}"]
     if example is not None:
-        lines = [lines[0], "", example.meaning, "", "wrong:", indent(example.bad, "    ").rstrip()]
+        lines = [lines[0], "", example.meaning, ""]
+        if example.python:
+            lines += ["in a file nets.py:", indent(example.python, "    ").rstrip(), ""]
+        lines += ["wrong:", indent(example.bad, "    ").rstrip()]
         lines += ["", "right:", indent(example.good, "    ").rstrip(), "", f"help: {row.help}"]
     return "\n".join(lines) + "\n"

@@ -20,9 +20,11 @@ from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomn
 from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
 from lpc.compiler.credit import crossed, furthest_only
-from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.frontend.places import first_line
+from lpc.compiler.localize import Arrival, LocalLoss, LocalProblem
 from lpc.compiler.losses import METRICS
 from lpc.compiler.state import named_state, run_with_state
+from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import Role
 
 
@@ -233,11 +235,21 @@ class _Step:
         for loss in self.problem.losses:
             target = bound[_value(loss.target)]
             with origin(f"{self.problem.block}.{loss.name}"):
-                value = loss.function(prediction, target)
+                value = self.loss(loss, prediction, target)
                 outcome.losses[loss.name] = value if loss.weight == 1.0 else loss.weight * value
             outcome.objective = outcome.objective + outcome.losses[loss.name].detach()
         self.measure(outcome, prediction.detach(), bound)
         return outcome
+
+    def loss(self, loss: LocalLoss, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return a loss's value. Raises LpcError (0416) where it cannot compare these two."""
+        try:
+            return loss.function(prediction, target)
+        except (RuntimeError, ValueError, IndexError) as error:
+            shapes = f"a prediction {_sample(prediction)} and a target {_sample(target)}"
+            message = f"the loss `{loss.name}` of block `{self.problem.block}` cannot compare {shapes} of a sample"
+            note = first_line(error)
+            raise LpcError(Diagnostic("0416", message, place=f"block {self.problem.block}", notes=(note,))) from error
 
     def predict(self, feature: Tensor, bound: dict[Slot, Tensor]) -> Tensor:
         head = self.problem.head
@@ -391,3 +403,7 @@ def arrival_of(slot: Slot) -> Arrival:
     value, _, rest = slot.source.rpartition("@")
     consumer, _, age = rest.partition("#")
     return Arrival(value, consumer, int(age or 0))
+
+
+def _sample(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{[str(size) for size in tensor.shape[1:]]}".replace("'", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lpc.specs.examples.example import COMMAND, Example
+from lpc.specs.examples.example import COMMAND, SHOWN, Example
 
 COMMANDS: dict[str, Example] = {
     "0701": Example(
@@ -33,4 +33,10 @@ COMMANDS: dict[str, Example] = {
         COMMAND,
     ),
     "0706": Example("There is no diagnostic with this code.", "lpc explain LPC9999", "lpc explain LPC0120", COMMAND),
+    "0707": Example(
+        "The language server needs a library that is installed with an extra.",
+        "lpc lsp",
+        "pip install 'lpc[lsp]'",
+        SHOWN,
+    ),
 }

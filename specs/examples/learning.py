@@ -9,6 +9,11 @@ _TOKENS = (
     "layers: [flatten, embed: embedding(9, 4), flatten, out: linear(3)]}\n"
     "data: none\nfields: {label: {shape: [], dtype: int64}}\n"
 )
+_LENGTHS = (
+    "network: {inputs: {words: [T, 4]}, layers: [fc1: linear(8), relu, mean(1), out: linear(3)]}\n"
+    "data: none\nfields: {label: {shape: [], dtype: int64}}\n"
+    "decompose: {blocks: {b1: [fc1, relu1], head: [mean1, out]}}\n"
+)
 _HEAD = "import torch\nfrom torch import nn\n\n\n"
 
 
@@ -24,17 +29,21 @@ def _module(name: str) -> str:
     return f'network: {{module: "nets:{name}", inputs: {{image: [1, 8, 8]}}}}\n'
 
 
-_DETACHED = (
-    _net("Detached", "hidden")
-    .replace("nn.Linear(16, 10)", "Reader(16, 10)")
-    .replace(
-        "class Detached",
-        "class Reader(nn.Linear):\n    def forward(self, hidden):\n        return super().forward(hidden.detach())\n\n\n"
-        "class Detached",
-    )
-)
+_READER = """\
+class Reader(nn.Linear):
+    def forward(self, hidden):
+        return super().forward(hidden.detach())
+
+
+"""
+_DETACHED = _READER + _net("Detached", "hidden").replace("nn.Linear(16, 10)", "Reader(16, 10)")
 _CUT = 'decompose: {blocks: {b1: a, head: b}, links: gradient}\nlearn: {blocks: "*", optimizer: adam}'
 _LOCAL = "decompose: {blocks: {b1: a, head: b}, links: stop}"
+
+_LEARN = 'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}'
+_CORRECTED = (
+    'learn: {blocks: "*", head: linear, loss: cross_entropy, correct: bp_offset(period=10), optimizer: adam}\n'
+)
 
 LEARNING: dict[str, Example] = {
     "0401": Example(
@@ -58,9 +67,9 @@ LEARNING: dict[str, Example] = {
         BUILD,
     ),
     "0404": Example(
-        "The head cannot read what its block computes, or the target fits no prediction of it.",
-        'learn: {blocks: "*", head: identity, loss: mse, optimizer: adam}',
-        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        "The head cannot read what its block computes: a length that batches choose, for example, is no fixed size.",
+        f'{_LENGTHS}learn: {{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}}',
+        f'{_LENGTHS}learn: {{blocks: "*", head: linear(pool=mean), loss: cross_entropy, optimizer: adam}}',
         BUILD,
     ),
     "0405": Example(
@@ -113,6 +122,36 @@ LEARNING: dict[str, Example] = {
         "Kernels for a device are captured where it is.",
         "run: {epochs: 1, target: cuda}      # on a machine without CUDA",
         "run: {epochs: 1, target: portable}",
+        BUILD,
+    ),
+    "0414": Example(
+        "Only in a chain, and with one reach on all of it, is there one furthest loss for each block.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient(only=furthest)}",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient(reach=1, only=furthest)}",
+        BUILD,
+    ),
+    "0415": Example(
+        "A correction compares the local gradient with that of backpropagation, on the same mean over one batch.",
+        _CORRECTED + "run: {epochs: 1, accumulate: 2}",
+        _CORRECTED + "run: {epochs: 1}",
+        BUILD,
+    ),
+    "0416": Example(
+        "A loss cannot compare the prediction with its target: 16 features and one class, for example.",
+        'learn: {blocks: "*", head: identity, loss: mse, optimizer: adam}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        BUILD,
+    ),
+    "0430": Example(
+        "An entry says what is trained, and its pattern matches no parameter, or nothing is left to train.",
+        f'{_LEARN}, {{params: "fc9.*", train: false}}]',
+        f'{_LEARN}, {{params: "fc1.bias", train: false}}]',
+        BUILD,
+    ),
+    "0431": Example(
+        "A block gets a loss by its name, but nothing that this loss reaches is trained.",
+        f'{_LEARN}, {{blocks: b1, loss: cross_entropy}}, {{params: "fc1.*", train: false}}]',
+        f'{_LEARN}, {{params: "fc1.*", train: false}}]',
         BUILD,
     ),
 }

@@ -172,4 +172,10 @@ NETWORKS: dict[str, Example] = {
         _LINEAR,
         NETWORK,
     ),
+    "0217": Example(
+        "An adapter goes to linear and convolution layers, and its `targets` match none, or one that cannot have it.",
+        'adapters: [lora(rank=2, targets="fc9")]',
+        'adapters: [lora(rank=2, targets="fc1")]',
+        NETWORK,
+    ),
 }

@@ -239,4 +239,10 @@ PLANS: dict[str, Example] = {
         "both `b1.eval` with the same arguments and results",
         SHOWN,
     ),
+    "0560": Example(
+        "`offset`, `correct` or `shift` names a block to which the plan gives no correction.",
+        "update b1 <- b1.g\n  shift b1",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
 }

@@ -13,7 +13,8 @@ from lpc.specs import LpcError
 def test_a_leak_is_told_and_no_plan_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = object()
     monkeypatch.setattr(isolation, "verify", lambda plan: [])
-    monkeypatch.setattr(isolation, "influence", lambda plan: {"fc1.weight": {"b1.loss", "loss"}, "out.weight": {"loss"}})
+    found = {"fc1.weight": {"b1.loss", "loss"}, "out.weight": {"loss"}}
+    monkeypatch.setattr(isolation, "influence", lambda plan: found)
     declared = {"fc1.weight": frozenset({"b1.loss"}), "out.weight": frozenset({"loss"})}
     with pytest.raises(LpcError, match=r"LPC0413.*`fc1.weight` gets a gradient of loss"):
         isolation.ensure_isolated(plan, declared)
