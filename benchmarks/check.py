@@ -24,7 +24,7 @@ def spec(count: int = BLOCKS) -> str:
     """Return a spec of 300 lines, with a layer for each of `count` blocks."""
     layers = "".join(f"    - fc{i}: linear({64 + i % 7})\n    - relu\n" for i in range(count))
     blocks = "".join(f"    b{i}: fc{i}\n" for i in range(count))
-    learn = "".join(f'  - {{blocks: "b{i}", optimizer: adam(lr=1e-3)}}\n' for i in range(38))
+    learn = "".join(f'  - {{blocks: "b{i}", optimizer: adam(lr=1e-3)}}\n' for i in range(min(38, count)))
     return (
         "name: long\nnetwork:\n  inputs: {image: [1, 8, 8]}\n  layers:\n"
         f"    - flatten\n{layers}    - out: linear(10)\n"

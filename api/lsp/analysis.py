@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lpc.specs.checking import found
 from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.keys import KEYS
 from lpc.specs.loader import whole_tree
 from lpc.specs.problems import Problems
 from lpc.specs.recipes.recipe import read_recipe
@@ -18,6 +19,7 @@ from lpc.specs.validate import validate
 
 # Editors hand over every YAML file: only what looks like a spec is one.
 _SPEC = re.compile(r"^(lpc|network|decompose|learn|extends|recipes?)[ \t]*:", re.MULTILINE)
+_KEY = re.compile(r"^([\w-]+)[ \t]*:", re.MULTILINE)
 _RECIPE = re.compile(r"^template[ \t]*:", re.MULTILINE)
 
 
@@ -38,6 +40,13 @@ class Analysis:
     def dsl(self) -> bool:
         """Tell whether the text is written in the DSL."""
         return is_dsl(str(self.path))
+
+    @property
+    def foreign(self) -> bool:
+        """Tell whether the text is YAML of another kind: with keys at its margin, none of which make a spec."""
+        if self.dsl or _SPEC.search(self.text):
+            return False
+        return any(key not in KEYS[""] for key in _KEY.findall(self.text))
 
 
 def analyse(path: Path, text: str, before: Analysis | None = None) -> Analysis:

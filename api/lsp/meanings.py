@@ -20,17 +20,23 @@ from lpc.specs.term import Term, print_value
 from lpc.specs.tree import Path
 from lpc.specs.validate import model_at
 
+# Of a pattern that means more names than one can read.
+_SHOWN = 12
+
 
 def meaning(place: Place, analysis: Analysis, after: str) -> str | None:
     """Return what the word that ends at a place means, as Markdown; `after` is the text behind it."""
-    parts = list(_parts(place, analysis, after))
+    parts = [] if analysis.foreign else list(_parts(place, analysis, after))
     return "\n\n".join(parts) if parts else None
 
 
 def _parts(place: Place, analysis: Analysis, after: str) -> Iterator[str]:
     word = place.typed
-    for name in names.meant(place, analysis):
+    meant = names.meant(place, analysis)
+    for name in meant[:_SHOWN]:
         yield f"`{name.name}`: {name.meaning}{_elsewhere(name, analysis)}"
+    if len(meant) > _SHOWN:
+        yield f"and {len(meant) - _SHOWN} more"
     if not word:
         return
     if place.calls:

@@ -35,7 +35,7 @@ class Offer:
 def offers(place: Place, analysis: Analysis) -> list[Offer]:
     """Return what can be written at a place, each label once."""
     found: dict[str, Offer] = {}
-    for offer in _all(place, analysis):
+    for offer in () if analysis.foreign else _all(place, analysis):
         found.setdefault(offer.label, offer)
     return list(found.values())
 

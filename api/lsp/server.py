@@ -25,7 +25,7 @@ from lpc.lsp.positions import Positions, location, uri_of
 from lpc.specs.source import Span
 
 # A keystroke's own questions come right behind it and are answered first.
-PAUSE = 0.01  # seconds
+PAUSE = 0.005  # seconds
 TRIGGERS = [" ", ":", "(", ",", "=", "[", "{", '"', ">", "-"]
 
 KINDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -68,3 +69,16 @@ def test_partition_is_timed(script: Callable[[str], Any]) -> None:
     found = partition.measure(400, doublings=1, repeats=1)
     assert list(found) == [200, 400]
     assert all(set(times) == set(partition.WAYS) for times in found.values())
+
+
+@pytest.mark.parametrize("spelling", ["yaml", "lpc"])
+def test_an_editor_is_answered(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spelling: str
+) -> None:
+    lsp = script("lsp")
+    assert 290 < lsp.sample(spelling, tmp_path).count("\n") < 310
+    monkeypatch.setitem(lsp.BLOCKS, spelling, 4)
+    path = tmp_path / f"long.{spelling}"
+    times = asyncio.run(lsp.measure(path, lsp.sample(spelling, tmp_path), 1))
+    assert set(times) == {"diagnostics", "completion", "hover"}
+    assert all(len(taken) == 1 for taken in times.values())

@@ -119,9 +119,11 @@ def test_an_editor_that_counts_otherwise(tmp_path: Path) -> None:
         editor.stop()
 
 
-@pytest.mark.parametrize("text", ["", "services: {web: {image: nginx}}\n", "- a\n- b\n", "a: [\n"])
+@pytest.mark.parametrize("text", ["", "services: {web: {image: nginx}}\n", "a: [\n"])
 def test_other_yaml_is_left_alone(editor: Any, tmp_path: Path, text: str) -> None:
-    assert editor.write(tmp_path / "compose.yaml", text) == []
+    path = tmp_path / "compose.yaml"
+    assert editor.write(path, text) == []
+    assert bool(editor.completed(path, f"{text}§")) == (text == "")
 
 
 def test_a_recipe_is_checked_as_one(editor: Any, tmp_path: Path) -> None:

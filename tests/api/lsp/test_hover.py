@@ -62,6 +62,20 @@ def test_words_are_explained(
 
 
 @pytest.mark.parametrize("spelling", SAMPLES)
+def test_a_pattern_means_blocks_but_not_pages_of_them(editor: Any, tmp_path: Path, spelling: str) -> None:
+    pattern = {"yaml": ('{blocks: "', '*", head'), "lpc": ("learn *", ": head")}[spelling]
+    path, marked = tmp_path / f"spec.{spelling}", with_cursor(spelling, *pattern)
+    assert editor.explained(path, marked) == "`b1`: block of `fc1`\n\n`head`: block of `out`"
+    named, rule = {
+        "yaml": ("{b1: fc1, head: out}", "balanced(40)"),
+        "lpc": ("  block head = out\n", "  blocks balanced(40)\n"),
+    }[spelling]
+    text = editor.explained(path, marked.replace("  block b1 = fc1\n", "").replace(named, rule))
+    assert text.count("block by `balanced(40)`") == 12
+    assert text.endswith("and 28 more")
+
+
+@pytest.mark.parametrize("spelling", SAMPLES)
 def test_a_broken_text_is_explained_too(editor: Any, tmp_path: Path, spelling: str) -> None:
     path = tmp_path / f"spec.{spelling}"
     editor.write(path, SAMPLES[spelling])
