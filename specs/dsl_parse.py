@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from math import inf
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
@@ -28,17 +29,44 @@ _WORD = re.compile(r"[ \t]*([A-Za-z_]\w*)")
 _OPAQUE = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\'\'|[^\'\n])*\'|#[^\n]*')
 
 
-def parse_dsl(source: Source, locate: Locate) -> Tree[Token]:
-    """Return the parse tree of a DSL text; its offsets count one line break before the text.
+@dataclass(frozen=True)
+class Statement:
+    """A statement at the margin: its text, where that begins, and its parse tree.
+
+    The tree's offsets count from one line break before the statement's text.
+    """
+
+    start: int
+    text: str
+    tree: Tree[Token]
+
+
+class _Memory:
+    """The parse trees of the text that was read last: an editor reads a text again that differs in one statement."""
+
+    trees: ClassVar[Mapping[str, Tree[Token]]] = {}
+
+
+def parse_dsl(source: Source, locate: Locate) -> list[Statement]:
+    """Return the statements of a DSL text; their trees are not to be changed.
 
     Raises:
         LpcError: 0108 for each statement that cannot be read, 0103 nested too deep.
     """
     _bounded(source.text, locate)
-    try:
-        return _parsed(source.text)
-    except (UnexpectedInput, DedentError) as error:
-        raise LpcError(_problems(source.text, error, locate)) from None
+    known, trees = _Memory.trees, {}
+    statements, problems = [], []
+    for start, text in _statements(source.text):
+        try:
+            trees[text] = tree = known.get(text) or _parsed(text)
+        except (UnexpectedInput, DedentError) as error:
+            problems.append(_problem(text, error, moved(locate, start)))
+        else:
+            statements.append(Statement(start, text, tree))
+    _Memory.trees = trees
+    if problems:
+        raise LpcError(problems)
+    return statements
 
 
 @cache
@@ -79,18 +107,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         start += len(line)
 
 
-def _problems(text: str, error: Exception, locate: Locate) -> Iterable[Diagnostic]:
-    """Return a diagnostic for each statement that cannot be read by itself, or else that of the whole."""
-    found = []
-    for start, statement in _statements(text):
-        try:
-            _parsed(statement)
-        except (UnexpectedInput, DedentError) as part:
-            found.append(_problem(statement, part, _moved(locate, start)))
-    return found or [_problem(text, error, locate)]
-
-
-def _moved(locate: Locate, by: int) -> Locate:
+def moved(locate: Locate, by: int) -> Locate:
+    """Return a function that places the offsets of a part of a text, which begins at `by`."""
     return lambda start, end: locate(by + start, by + end)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from lark import Token, Tree
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.dsl_parse import parse_dsl
+from lpc.specs.dsl_parse import moved, parse_dsl
 from lpc.specs.signatures import LAYERS, STRUCTURES
 from lpc.specs.source import Locate, Source, Span, locate_in
 from lpc.specs.term import unquote
@@ -32,21 +32,24 @@ def read_dsl(source: Source) -> Node:
             0104 a term, 0140 layers that make no structure.
     """
     locate = locate_in(source)
-    reader = _Reader(source.text, locate)
-    root = reader.spec(parse_dsl(source, locate))
-    if reader.found:
-        raise LpcError(reader.found)
-    return root
+    statements = parse_dsl(source, locate)
+    root: Items = {}
+    found: list[Diagnostic] = []
+    for statement in statements:
+        _Reader(statement.text, moved(locate, statement.start), found).read(statement.tree, root)
+    if found:
+        raise LpcError(found)
+    return Node(root, locate(0, len(source.text)))
 
 
 class _Reader:
-    """Turns the parse tree into nodes; holds the text and the problems that reading goes on after."""
+    """Turns the parse tree of a statement into nodes; holds its text and the problems that reading goes on after."""
 
-    def __init__(self, text: str, locate: Locate) -> None:
+    def __init__(self, text: str, locate: Locate, found: list[Diagnostic]) -> None:
         self.text = text
         # The parser's text has one more line break in front.
         self.locate: Locate = lambda start, end: locate(start - 1, end - 1)
-        self.found: list[Diagnostic] = []
+        self.found = found
         self.statements: dict[str, Callable[[Branch, Items], None]] = {
             "spec": lambda tree, root: self.add(root, "name", self.bare(tree.children[0]), self.word(tree)),
             "entry": self._entry,
@@ -60,13 +63,11 @@ class _Reader:
             "nothing": lambda tree, root: self._entries(root, tree, ()),
         }
 
-    def spec(self, tree: Branch) -> Node:
-        """Return the whole text as a mapping."""
-        root: Items = {}
+    def read(self, tree: Branch, root: Items) -> None:
+        """Add to the mapping `root` what a statement says."""
         for statement in tree.children:
             assert isinstance(statement, Tree)
             self.statements[statement.data](statement, root)
-        return Node(root, self.locate(1, 1 + len(self.text)))
 
     # ---- places
 

@@ -77,8 +77,10 @@ def serve() -> None:
         server = Server(Path(folder))
         for name, (answer, options) in FEATURES.items():
             server.feature(name, options)(answer)
-        # What is loaded stays: the collector need not walk it again in the middle of an answer.
+        # What is loaded stays: the collector need not walk it again in the middle of an answer, nor look for garbage
+        # several times in one reading, which makes a hundred thousand objects.
         gc.freeze()
+        gc.set_threshold(100_000)
         server.start_io()
 
 
