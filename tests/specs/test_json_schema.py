@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from lpc.specs.examples import EXAMPLES, whole
+from lpc.specs.examples import EXAMPLES, By, whole
 from lpc.specs.json_schema import json_schema
 from lpc.specs.keys import KEYS
 from lpc.specs.model import Data, Decompose, Network, Rule, Run, Schedule, Spec, Tensor
@@ -59,6 +59,10 @@ def test_every_sample_fits_as_lpc_reads_it(path: Path) -> None:
     assert [error.message for error in VALIDATOR.iter_errors(spec)] == []
 
 
+# 0108 is of the DSL, which has no schema.
+YAML_EXAMPLES = [code for code, example in EXAMPLES.items() if example.by is By.CHECK and code != "0108"]
+
+
 @pytest.mark.parametrize("path", EXAMPLE_FILES, ids=lambda path: f"{path.parent.name}_{path.stem}")
 def test_examples_name_the_schema(path: Path) -> None:
     first = path.read_text().splitlines()[0]
@@ -66,7 +70,7 @@ def test_examples_name_the_schema(path: Path) -> None:
     assert (path.parent / first.partition("=")[2]).resolve() == ROOT / "docs" / "schema.json"
 
 
-@pytest.mark.parametrize("code", [code for code, example in EXAMPLES.items() if not example.shown])
+@pytest.mark.parametrize("code", YAML_EXAMPLES)
 def test_mended_examples_fit(code: str) -> None:
     assert fits(plain(whole(EXAMPLES[code].good).replace("balanced(2, memory)", '"balanced(2, memory)"')))
 
