@@ -237,3 +237,18 @@ def test_bodies_nest_within_bounds() -> None:
     body = "".join(f"{' ' * (depth + 1)}residual\n" for depth in range(5_000))
     with pytest.raises(LpcError, match="nested deeper"):
         load(f"network\n{body}")
+
+
+def test_what_was_read_before_changes_nothing() -> None:
+    """The trees of unchanged statements are kept from one reading to the next; places are those of the new text."""
+    longer = f"# one more line\n{WHOLE}"
+    fresh = list(walk(read_dsl(Source("spec.lpc", WHOLE))))
+    moved = list(walk(read_dsl(Source("spec.lpc", longer))))
+    assert list(walk(read_dsl(Source("spec.lpc", WHOLE)))) == fresh
+    assert [(path, node.value) for path, node in moved if isinstance(node.value, str)] == [
+        (path, node.value) for path, node in fresh if isinstance(node.value, str)
+    ]
+    pairs = [(a.span, b.span) for (_, a), (_, b) in zip(fresh[1:], moved[1:], strict=True)]
+    lines = [(a.line, b.line) for a, b in pairs if a and b]
+    assert lines
+    assert all(after == before + 1 for before, after in lines)
