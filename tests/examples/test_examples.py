@@ -43,7 +43,8 @@ SMALL = {
     },
     "gpt2": {"n_embd": 16, "n_layer": 4, "n_head": 2, "vocab_size": 50, "n_positions": 32},
 }
-SHAPES = {"resnet50": [3, 32, 32], "vit": [3, 32, 32]}
+SMALL |= {"resnet50_lokr": SMALL["resnet50"], "vit_lora": SMALL["vit"]}
+SHAPES = {name: [3, 32, 32] for name in SMALL if name not in ("bert", "gpt2")}
 
 
 @pytest.fixture(autouse=True)
@@ -122,11 +123,13 @@ def test_cifar10_builds_and_runs(data_root: Path) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_transformers_build_and_step(name: str) -> None:
     pytest.importorskip("transformers")
+    if name in ("resnet50_lokr", "vit_lora"):
+        pytest.importorskip("peft")
     overrides: dict[str, object] = {"network.config": SMALL[name]}
     if name in SHAPES:
         overrides["network.inputs.pixel_values"] = SHAPES[name]
     plan = lpc.build(ROOT / "transformers" / f"{name}.yaml", overrides)
-    assert len(plan.partition) == 4
+    assert len(plan.partition) == (3 if name == "resnet50_lokr" else 4)
     fields = plan.data.program.fields
     batch = {field: sample(kind.dtype, kind.shape) for field, kind in fields.items()}
     metrics = lpc.Trainer(plan, device="cpu").step(batch)
