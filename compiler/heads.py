@@ -72,6 +72,11 @@ def _linear(setting: Setting, width: int, options: dict[str, Any]) -> nn.Module:
     return LinearHead(math.prod(setting.sizes()), width, bias, "flat")
 
 
+def class_axis(feature: Shape) -> int | str | None:
+    """Return how many classes a loss without a head reads in a feature: its only axis, or its channels."""
+    return feature[-1 if len(feature) <= 2 else 0] if feature else None
+
+
 def _channels(setting: Setting) -> int:
     """The channel axis: the last of tokens [T, C], the first of a map [C, H, W]."""
     return int(setting.feature[-1] if len(setting.feature) == 2 else setting.feature[0])

@@ -14,7 +14,7 @@ from lpc.compiler.blocks import outside_readers
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.credit import Passage, crossed, horizon, passages
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.heads import HEADS, Setting
+from lpc.compiler.heads import HEADS, Setting, class_axis
 from lpc.compiler.losses import LOSSES, LossFunction
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
@@ -181,12 +181,15 @@ class _Localizer:
         self, block: str, is_output: bool, feature: str, losses: tuple[LocalLoss, ...]
     ) -> nn.Module | None:
         term = stated(self.spec, block, "head", by_name=is_output)
-        if term is None or not losses:
+        if not losses or (term is None and is_output):
             return None
         shape = sample_shape(self.traced.train, feature)
         output = sample_shape(self.traced.train, output_node(self.traced.train).name)
         target = self.fields[losses[0].target].shape[1:]
         kind = LOSSES[(self.loss_terms(block, is_output))[0].name]
+        if term is None:
+            self.ensure_scores(block, shape, kind.width(target, output), losses)
+            return None
         try:
             options = signatures.HEADS[term.name].bind(term)
             with torch.random.fork_rng(devices=[]):
@@ -201,6 +204,20 @@ class _Localizer:
                 )
             ) from error
         return module.to(dtype_of(self.spec.run.dtype)) if module is not None else None
+
+    def ensure_scores(self, block: str, shape: Shape, classes: int, losses: tuple[LocalLoss, ...]) -> None:
+        """0404: without a head, what a classification loss reads as class scores are as many as there are classes."""
+        if not any(loss.classifies for loss in losses) or class_axis(shape) == classes:
+            return
+        raise LpcError(
+            Diagnostic(
+                "0404",
+                f"block `{block}` has the loss `{self.loss_terms(block, False)[0].name}` and no head, so its output"
+                f" {list(shape)} would be read as class scores; there are {classes} classes",
+                span=self.loss_span(block),
+                help="add `head: linear` to this entry, or `head: identity` where that is meant",
+            )
+        )
 
     def gradient_links(self, block: str) -> tuple[tuple[Arrival, ...], dict[str, Passage]]:
         limit, links = horizon(self.graph), passages(self.graph)
@@ -246,6 +263,7 @@ class _Localizer:
             "0407",
             f"block `{block}` has no local loss, and no boundary after it carries a gradient back: it cannot learn",
             span=stated_at(self.spec, block, "loss"),
+            notes=self.spec.by_default("decompose", "links"),
         )
 
 

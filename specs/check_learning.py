@@ -108,20 +108,23 @@ def entries(spec: Spec, problems: Problems) -> None:
 
 def entries_match(spec: Spec, problems: Problems) -> None:
     """0132: every pattern of a `learn` entry matches a block."""
+    names = block_names(spec) or ()
+    for path, pattern in _idle_patterns(spec):
+        message, otherwise = f"`{pattern}` matches no block", f"the blocks are {', '.join(names)}"
+        problems.misspelt("0132", message, spec.origin(*path), path, pattern, names, otherwise)
+
+
+def _idle_patterns(spec: Spec) -> list[tuple[Path, str]]:
+    """Return the patterns of `learn` that match no block; what they should have said, their blocks seem to lack."""
     names = block_names(spec)
-    if names is None:
-        return
-    for i, rule in enumerate(spec.learn):
-        for j, pattern in enumerate(rule.blocks or ()):
-            if any(fnmatchcase(name, pattern) for name in names):
-                continue
-            path: Path = ("learn", i, "blocks", j)
-            message, otherwise = f"`{pattern}` matches no block", f"the blocks are {', '.join(names)}"
-            problems.misspelt("0132", message, spec.origin(*path), path, pattern, names, otherwise)
+    placed = [(("learn", i, "blocks", j), p) for i, r in enumerate(spec.learn) for j, p in enumerate(r.blocks or ())]
+    return [(path, p) for path, p in placed if names is not None and not any(fnmatchcase(n, p) for n in names)]
 
 
 def optimizers(spec: Spec, problems: Problems) -> None:
     """0133: every block has an optimizer."""
+    if _idle_patterns(spec):
+        return
     names = block_names(spec)
     if names is None or not any(rule.optimizer for rule in spec.learn):
         if not any(rule.optimizer for rule in spec.learn):
@@ -143,9 +146,9 @@ def output_loss(spec: Spec, problems: Problems) -> None:
 def signals(spec: Spec, problems: Problems) -> None:
     """0135: behind stop links, every block but the output's has a local loss."""
     links = spec.decompose.links.values()
-    if any(link.name != "stop" for link in links) or "*" not in spec.decompose.links:
+    if any(link.name != "stop" for link in links) or "*" not in spec.decompose.links or _idle_patterns(spec):
         return
-    notes = _default_links(spec)
+    notes = spec.by_default("decompose", "links")
     silent = "only stop links leave it, so nothing would train it"
     names = block_names(spec)
     if names is None:
@@ -162,11 +165,6 @@ def signals(spec: Spec, problems: Problems) -> None:
         path = ("decompose", "blocks", name)
         message = f"block `{name}` has no local loss and {silent}"
         problems.add("0135", message, spec.key_origin(*path), path, notes=notes)
-
-
-def _default_links(spec: Spec) -> tuple[str, ...]:
-    note = "`decompose.links` is not written; by default it is `stop`"
-    return () if spec.is_written("decompose", "links") else (note,)
 
 
 def heads(spec: Spec, problems: Problems) -> None:

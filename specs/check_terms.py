@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lpc.specs.diagnostics import without_quotes
 from lpc.specs.later import argument_comes_later, name_comes_later
 from lpc.specs.model import Layer, Path, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.signatures import FROM, REQUIRED, VOCABULARIES, Parameter, Signature
 from lpc.specs.term import Term, Value, print_value
 
+NUMBERS = frozenset({"int", "natural", "size", "float", "rate", "positive", "share"})
 # A term with the vocabulary that it is a word of, and its path.
 Placed = tuple[str, Path, Term]
 
@@ -169,7 +171,8 @@ def _value(
         return
     message = f"`{parameter.name}` of `{term.name}` is `{print_value(value)}`, expected {describe(parameter)}"
     found = value if isinstance(value, str) else ""
-    problems.misspelt("0123", message, spec.origin(*path), path, found, parameter.choices)
+    otherwise = without_quotes(found) if set(parameter.alternatives) & NUMBERS else None
+    problems.misspelt("0123", message, spec.origin(*path), path, found, parameter.choices, otherwise)
 
 
 def _unknown_argument(

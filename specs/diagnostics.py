@@ -12,6 +12,8 @@ from lpc.specs.source import Span
 if TYPE_CHECKING:
     from lpc.specs.codes import Code
 
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
 Severity = Literal["error", "warning"]
 
 
@@ -54,9 +56,11 @@ class Diagnostic:
             raise KeyError(f"diagnostic code {self.code} is not in the table of codes")
 
     def all_notes(self) -> tuple[str, ...]:
-        """Return the notes, and how the text came in that the problem is in."""
-        origin = self.span.source.origin if self.span is not None else None
-        return self.notes if origin is None else (*self.notes, origin)
+        """Return the notes, whether the value is a default, and how the text came in that the problem is in."""
+        if self.span is None:
+            return self.notes
+        more = (self.span.note, self.span.source.origin)
+        return tuple(dict.fromkeys((*self.notes, *(note for note in more if note is not None))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the diagnostic as JSON has it; spans have a file and lines and columns from 1, ends exclusive."""
@@ -111,6 +115,11 @@ def did_you_mean(found: str, known: Iterable[str]) -> str | None:
     """Return a one-line suggestion for a misspelt name, or None when nothing is near."""
     near = nearest(found, known)
     return f"did you mean `{near}`?" if near else None
+
+
+def without_quotes(text: str) -> str | None:
+    """Return a one-line suggestion for a number that was written as a text, or None for another text."""
+    return f"write it without quotes: `{text}`" if _NUMBER.fullmatch(text) else None
 
 
 def respelt(span: Span | None, found: str, wanted: str) -> Fix | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, Strict
 
 from lpc.specs.source import Span
-from lpc.specs.term import Term
+from lpc.specs.term import Term, print_value
 
 Path = tuple[str | int, ...]
 
@@ -130,6 +132,23 @@ class Run(Model):
     predict: str = "output"
 
 
+def default_note(path: Path, value: Any) -> tuple[str, ...]:
+    """Return the note that the value at `path` is a default; none for an empty one."""
+    if isinstance(value, Mapping) and value.keys() == {"*"}:
+        value = value["*"]
+    if isinstance(value, Mapping | Model) or value in (None, (), ""):
+        return ()
+    items = value if isinstance(value, tuple) else (value,)
+    shown = ", ".join(str(item) if isinstance(item, Term) else print_value(item) for item in items)
+    return (f"`{'.'.join(map(str, path))}` is not written; by default it is `{shown}`",)
+
+
+def _part(value: Any, key: str | int) -> Any:
+    """Return what a model holds under a key, spelt as in the text; None for what is no model or has no such key."""
+    fields = type(value).model_fields if isinstance(value, Model) else {}
+    return next((getattr(value, name) for name, info in fields.items() if (info.alias or name) == key), None)
+
+
 class Spec(Model):
     """A whole spec. `origin(path)` tells where a value was written."""
 
@@ -154,16 +173,23 @@ class Spec(Model):
         return dict(self) == dict(other)
 
     def origin(self, *path: str | int) -> Span | None:
-        """Return the span of the value at `path`, or of the nearest value around it."""
+        """Return the span of the value at `path`; of the nearest value around a default, with a note that it is one."""
         for end in range(len(path), -1, -1):
             span = self._spans.get(path[:end])
             if span is not None:
-                return span
+                return replace(span, note=next(iter(self.by_default(*path)), None))
         return None
 
-    def is_written(self, *path: str | int) -> bool:
-        """Tell whether the value at `path` was written, or is a default."""
-        return path in self._spans or not self._spans
+    def by_default(self, *path: str | int) -> tuple[str, ...]:
+        """Return the note that nobody wrote the value at `path`, which is a default; none where that says nothing."""
+        value: Any = self
+        for end, key in enumerate(path, 1):
+            value = _part(value, key)
+            if value is None or not self._spans:
+                break
+            if path[:end] not in self._spans and not isinstance(value, Model):
+                return default_note(path[:end], value)
+        return ()
 
     def path_of(self, span: Span) -> Path | None:
         """Return the path of a value that was written at `span`, or None."""

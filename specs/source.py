@@ -50,13 +50,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Span:
-    """A range of characters on one line or over several; lines and columns count from 1, the end is exclusive."""
+    """A range of characters on one line or over several; lines and columns count from 1, the end is exclusive.
+
+    `note` says what the text there does not: that a value is a default; diagnostics show it.
+    """
 
     source: Source
     line: int
     column: int
     end_line: int
     end_column: int
+    note: str | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}:{self.column}"

@@ -21,7 +21,7 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise LpcError(
-            Diagnostic("0100", f"cannot read the spec: {reason}", place=str(path), help=_near(path))
+            Diagnostic("0100", f"cannot read the spec: {reason}", place=str(path), help=near_file(path))
         ) from None
     if len(data) > MAX_BYTES:
         raise LpcError(
@@ -42,8 +42,8 @@ def shipped_text(package: str, name: str) -> str:
     return data.decode()
 
 
-def _near(path: Path) -> str | None:
-    """Suggest a file with a similar name in the same folder."""
+def near_file(path: Path) -> str | None:
+    """Suggest a file or folder with a similar name in the same folder."""
     try:
         if path.exists() or not path.parent.is_dir():
             return None

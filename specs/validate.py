@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lpc.specs.diagnostics import without_quotes
 from lpc.specs.later import key_comes_later
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems, dotted
@@ -33,6 +34,7 @@ _EXPECTED = {
 }
 # Keys that are gone when the model is built: what they say has been merged into the others.
 _BEFORE = ("extends", "recipe", "recipes")
+_NUMBERS = frozenset({"int_type", "float_type"})
 _RANGES = frozenset({"finite_number", "greater_than", "greater_than_equal", "literal_error"})
 
 
@@ -99,7 +101,8 @@ def _misfit(path: Path, group: list[ErrorDetails], root: Node, problems: Problem
     message = f"`{dotted(path)}` is {kind(node)}, expected {expected}"
     found = node.value if isinstance(node.value, str) else ""
     code = "0114" if kinds <= _RANGES else "0113"
-    problems.misspelt(code, message, node.span, path, found, _choices(group))
+    otherwise = without_quotes(found) if kinds & _NUMBERS else None
+    problems.misspelt(code, message, node.span, path, found, _choices(group), otherwise)
 
 
 def _expected(error: ErrorDetails) -> str:

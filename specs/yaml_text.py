@@ -29,6 +29,7 @@ from ruamel.yaml.tokens import ScalarToken
 from lpc.specs.diagnostics import Diagnostic, Label, LpcError
 from lpc.specs.source import Source, Span
 from lpc.specs.tree import Node, Scalar
+from lpc.specs.yaml_errors import explained
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
@@ -52,11 +53,7 @@ def read_yaml(source: Source) -> Node:
     try:
         return _Builder(source).document()
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        span = None if mark is None else _span(source, mark, mark)
-        context = f" ({error.context})" if error.context else ""
-        message = f"{error.problem or 'not YAML'}{context}"
-        raise LpcError(Diagnostic("0101", message, span, _place(source, span))) from None
+        raise LpcError(explained(error, source)) from None
     except ReaderError as error:
         before = source.text[: error.position]
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
@@ -65,10 +62,6 @@ def read_yaml(source: Source) -> Node:
         raise LpcError(Diagnostic("0101", message, span)) from None
     except YAMLError as error:
         raise LpcError(Diagnostic("0101", str(error).splitlines()[0], place=source.name)) from None
-
-
-def _place(source: Source, span: Span | None) -> str | None:
-    return source.name if span is None else None
 
 
 def _span(source: Source, start: Any, end: Any) -> Span:

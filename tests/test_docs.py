@@ -6,9 +6,12 @@ The first word after the fence says how a block is read:
     lpc file=NAME    the same, in the DSL
     lpc              the same as below, in the DSL
     yaml             a whole spec, or some of its sections, laid over `BASE`; must be well formed
-    sh               run by bash, in the folder where the files are
+    yaml wrong=NAME  written to NAME: a spec with a mistake in it
+    sh               run by bash, in the folder where the files are; where all lines are `lpc`'s, in this process
+    sh fails         the same, and the command ends with the exit code of a user's mistake
     python           run, after the page's earlier python blocks
     text output      the last block printed these lines, in this order; `...` stands for anything
+    text error       the last command said exactly this
     text             shown only
 
 Pages that are written from tables must be what the tables say.
@@ -18,10 +21,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import lpc
+from lpc.cli import USER_MISTAKE, main
 from lpc.specs.dsl_text import read_dsl
 from lpc.specs.source import Source
 from lpc.specs.tree import lower
@@ -72,33 +79,33 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 @pytest.mark.parametrize("name", BOOKS)
-def test_every_block_works(name: str, tmp_path: Path) -> None:
-    printed = ""
-    source = ""
+def test_every_block_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    printed, said = "", ""
+    names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks((ROOT / name).read_text()):
         place = f"{name}:{block.line}"
         match block.language, block.words:
-            case "yaml", (file,):
+            case "yaml", (file,) if file.startswith("wrong="):
+                (tmp_path / file.removeprefix("wrong=")).write_text(block.text)
+            case "yaml" | "lpc", (file,):
                 (tmp_path / file.removeprefix("file=")).write_text(block.text)
                 lpc.check(tmp_path / file.removeprefix("file="))
             case "yaml", ():
                 lpc.check(BASE | YAML(typ="safe").load(block.text))
-            case "lpc", (file,):
-                (tmp_path / file.removeprefix("file=")).write_text(block.text)
-                lpc.check(tmp_path / file.removeprefix("file="))
             case "lpc", ():
                 part = lower(read_dsl(Source(place, block.text)))
                 assert isinstance(part, dict)
                 lpc.check(BASE | part)
-            case "sh", ():
-                printed = run(["bash", "-euo", "pipefail", "-c", block.text], tmp_path, place)
+            case "sh", () | ("fails",):
+                printed, said = run(block.text, tmp_path, place, USER_MISTAKE if block.words else 0)
             case "python", ():
-                # Earlier blocks run again, silently, so that a page can be read from the top.
-                code = f"{source}\nprint('BLOCK')\n{block.text}"
-                printed = run([sys.executable, "-W", "error", "-c", code], tmp_path, place).split("BLOCK\n")[
-                    -1
-                ]
-                source += block.text
+                with redirect_stdout(StringIO()) as out:
+                    exec(compile(block.text, place, "exec"), names)
+                printed = out.getvalue()
+            case "text", ("error",):
+                assert said == block.text, f"{place} is not what the command above said:\n{said}"
             case "text", ("output",):
                 assert shows(printed, block.text), f"{place} is not what the block above printed:\n{printed}"
             case "text", ():
@@ -107,15 +114,30 @@ def test_every_block_works(name: str, tmp_path: Path) -> None:
                 pytest.fail(f"{place}: no way to test a block `{block.language} {' '.join(block.words)}`")
 
 
-def run(command: list[str], folder: Path, place: str) -> str:
-    """Run a command with the tested installation first on the path; return what it printed."""
+def run(script: str, folder: Path, place: str, code: int) -> tuple[str, str]:
+    """Run the lines of a shell block; return what they printed, on stdout and stderr.
+
+    Lines of nothing but `lpc` run in this process, which has all libraries loaded; a bash takes the other blocks.
+    """
+    lines = [shlex.split(line, comments=True) for line in script.splitlines()]
+    if all(line[:1] == ["lpc"] and not set("|><;&$`") & set("".join(line)) for line in lines):
+        return tuple("".join(parts) for parts in zip(*(command(line[1:], place, code) for line in lines), strict=True))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "COLUMNS": "120"}
+    line = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        line, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, f"{place} ends with {done.returncode}:\n{done.stdout}{done.stderr}"
-    return done.stdout
+    assert done.returncode == code, f"{place} ends with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout, done.stderr
+
+
+def command(arguments: list[str], place: str, code: int) -> tuple[str, str]:
+    """Run `lpc` with these arguments in this process."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as left:
+        main(arguments)
+    ended = left.value.code or 0
+    assert ended == code, f"{place} ends with {ended}:\n{out.getvalue()}{err.getvalue()}"
+    return out.getvalue(), err.getvalue()
 
 
 def shows(printed: str, wanted: str) -> bool:

@@ -90,7 +90,8 @@ def make_field(name: str, column: Column, wanted: TensorType | None, terms: tupl
     if final is None:
         raise problem(
             "0606", f"field `{name}` has shape {list(shape)} per sample, expected {_shown(wanted.shape[1:])}",
-            "data.source", notes=[f"read from {column.place}"])
+            "data.source", notes=[f"read from {column.place}"],
+            help=f"write `{name}: {_shown(shape)}` in `network.inputs` or `fields`, or add a transform")
     return Field(column, _dtype(name, column, wanted.dtype), final, transforms)
 
 

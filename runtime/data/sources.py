@@ -14,6 +14,7 @@ from lpc.runtime.data.tables import huggingface, imagefolder, parquet
 from lpc.runtime.data.term import arguments
 from lpc.specs.signatures.data import SOURCES as WORDS
 from lpc.specs.term import Term
+from lpc.specs.texts import near_file
 
 SOURCES: dict[str, Callable[..., Tables]] = {
     "digits": digits,            # 1,797 digits of 8x8 pixels, embedded
@@ -37,6 +38,10 @@ def open_source(term: Term, root: str | None) -> Tables:
     return SOURCES[term.name](**values)
 
 
+def _begun(path: Path) -> tuple[str, ...]:
+    return () if path.is_absolute() else ("a relative path begins in the folder where `lpc` is started",)
+
+
 def _existing(term: Term, path: str | None, root: str | None) -> Path:
     """Return `path` inside `root`, or the one of the two that is given."""
     given = [part for part in (root, path) if part is not None]
@@ -44,5 +49,6 @@ def _existing(term: Term, path: str | None, root: str | None) -> Path:
         raise problem("0601", f"the source `{term.name}` needs to know where its files are", "data.source")
     found = Path(*given).expanduser()
     if not found.exists():
-        raise problem("0602", f"no file or folder `{found}`", "data.root" if path is None else "data.source")
+        place = "data.root" if path is None else "data.source"
+        raise problem("0602", f"no file or folder `{found}`", place, notes=_begun(found), help=near_file(found))
     return found

@@ -80,8 +80,7 @@ def _user_recipe(name: str, node: Node) -> Recipe:
 
 def _folder(span: Span | None) -> Path:
     """Return the folder that paths are relative to: that of the file where they stand, else the current one."""
-    path = Path(span.source.name if span else "")
-    return path.parent if path.is_file() else Path()
+    return Path(span.source.name if span else "").parent
 
 
 def _bind(recipe: Recipe, call: Node, own: Node) -> Arguments:

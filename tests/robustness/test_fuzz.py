@@ -1,119 +1,88 @@
-"""Does any text at all make the checker fail in another way than by located diagnostics?"""
+"""Does any text at all make the checker or a build fail in another way than by located diagnostics? A short run.
+
+The long one is benchmarks/fuzz.py.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-import re
 from collections.abc import Callable
-from importlib.resources import files
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lpc
+from lpc.specs.source import Source, Span
 
-ROOT = Path(__file__).resolve().parents[2]
-MUTANTS = 300
-# What mutations put in: what YAML or a term may stumble over, and words of the language in wrong places.
-STUMBLES = """
-none null true ~ 0 -1 1e400 .nan .inf 0x10 1_000 '' [] {} [1] {a:1} *x &x !!int " ' % @ ` ? : - , # | > ( ) [ ] { } é <<
-linear(3) linear(0) linear( conv relu() sgd(lr=) sgd(lr=0.1,) adam stop gradient every(epoch) repeat(99999999) residual
-branch each(*) balanced(count=2) ${HOME} a.b.c extends lpc 999999999999999999999
-"""
-WORDS = (*STUMBLES.split(), "{a: 1}", "\t", "\x00", "\u2028", "\ud7ff", "😀", " ")
-Mutation = Callable[[str, random.Random], str]
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+MUTANTS = 400
+Script = Callable[[str], Any]
 
 
-def character(text: str, draw: random.Random) -> str:
-    """Replace, insert or drop characters."""
-    at = draw.randrange(len(text) + 1)
-    dropped = draw.choice((0, 1, 1, 3))
-    new = draw.choice(("", chr(draw.randrange(32, 127)), draw.choice(WORDS)))
-    return text[:at] + new + text[at + dropped :]
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Import a benchmark as Python does when it is run: its folder is on the path."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return import_module
 
 
-def line(text: str, draw: random.Random) -> str:
-    """Drop, repeat, move, cut or shift a line."""
-    lines = text.split("\n")
-    at = draw.randrange(len(lines))
-    taken = lines.pop(at)
-    kept = draw.choice(((), (taken, taken), (taken[: len(taken) // 2],), (" " + taken,), (taken.lstrip(),)))
-    lines[at:at] = kept
-    if not kept:
-        lines.insert(draw.randrange(len(lines) + 1), taken)
-    return "\n".join(lines)
-
-
-def key(text: str, draw: random.Random) -> str:
-    """Give a key another name, that of another key, or none."""
-    keys = list(re.finditer(r"[\w.*]+(?=:)", text))
-    if not keys:
-        return text
-    found = draw.choice(keys)
-    name = draw.choice((draw.choice(keys)[0], found[0][:-1], found[0] + "s", draw.choice(WORDS)))
-    return text[: found.start()] + name + text[found.end() :]
-
-
-def value(text: str, draw: random.Random) -> str:
-    """Give a key or an argument another value."""
-    values = list(re.finditer(r"(?<=[:=]) *[^,\n{}\[\]()]+", text))
-    if not values:
-        return text
-    found = draw.choice(values)
-    new = draw.choice((draw.choice(values)[0].strip(), draw.choice(WORDS)))
-    return f"{text[: found.start()]} {new}{text[found.end() :]}"
-
-
-MUTATIONS: tuple[Mutation, ...] = (character, line, key, key, value, value, value)  # the structural ones reach deeper
-
-
-def seeds() -> list[str]:
-    """Return the specs that mutants descend from: those that stand alone."""
-    folders = (ROOT / "examples", ROOT / "tests" / "specs" / "samples")
-    found = [path.read_text() for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    texts = [files("lpc").joinpath("starter.yaml").read_text(), *found]
-    return [text for text in texts if "extends:" not in text]
-
-
-def mutant(texts: list[str], draw: random.Random) -> str:
-    """Return a spec with one to four mutations."""
-    text = draw.choice(texts)
-    for _ in range(draw.choice((1, 1, 2, 4))):
-        text = draw.choice(MUTATIONS)(text, draw)
-    return text
-
-
-def complaint(text: str) -> str | None:
-    """Return what is wrong with the checker's answer to a text; None where it is right."""
-    try:
-        lpc.check(text + "\n")
-    except lpc.LpcError as error:
-        for problem in error.diagnostics:
-            if problem.span is None and problem.place is None:
-                return f"not located: {problem.message}"
-            if problem.span is not None and not _inside(problem, text + "\n"):
-                return f"outside the text: {problem.span}"
-            if re.search(r"Input should|pydantic|ruamel|Traceback|<class|object at 0x", problem.render()):
-                return f"internals: {problem.message}"
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _inside(problem: lpc.Diagnostic, text: str) -> bool:
-    span = problem.span
-    assert span is not None
-    return 1 <= span.line <= text.count("\n") + 2 and span.column >= 1
+@pytest.fixture
+def texts(script: Script, tmp_path: Path) -> list[Any]:
+    """The specs and recipes that mutants descend from."""
+    mutants = script("mutants")
+    found: list[Any] = mutants.both_spellings(mutants.seeds(tmp_path))
+    return found
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutants_are_told_what_is_wrong(seed: int) -> None:
-    draw, texts = random.Random(seed), seeds()
-    for _ in range(MUTANTS // 4):
-        text = mutant(texts, draw)
-        assert complaint(text) is None, f"{complaint(text)}\n{text}"
+def test_mutants_are_told_what_is_wrong(script: Script, texts: list[Any], seed: int) -> None:
+    tally = script("fuzz").checks(texts, MUTANTS // 4, random.Random(seed))
+    assert not tally.wrong
+    assert tally.total == MUTANTS // 4
+    assert 5 < tally.outcomes["success"] < MUTANTS // 8
+    assert len(tally.outcomes) > 10
 
 
-def test_the_originals_are_right() -> None:
-    for text in seeds():
-        lpc.check(text)
+def test_the_originals_are_right(script: Script, texts: list[Any]) -> None:
+    assert {text.path.suffix for text in texts} == {".yaml", ".lpc"}
+    assert sum(text.recipe for text in texts) >= 4
+    for text in texts:
+        script("mutants").check(text)
+
+
+def test_what_is_wrong_with_an_answer_is_seen(script: Script) -> None:
+    inside, outside = (Span(Source("a.yaml", "a: 1\n"), line, 1, line, 2) for line in (1, 9))
+    answers = {
+        "not located": lpc.Diagnostic("0110", "text", place="spec: network"),
+        "outside": lpc.Diagnostic("0110", "text", outside),
+        "internals": lpc.Diagnostic("0110", "Input should be a number", inside),
+    }
+    complaints = script("mutants").complaints
+    for complaint, answer in answers.items():
+        assert next(complaints([answer])).startswith(complaint)
+    assert not list(complaints([lpc.Diagnostic("0110", "text", inside), lpc.Diagnostic("0209", "text", place="a.py:3")]))
+
+
+def test_builds_are_bounded(script: Script, texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fuzz = script("fuzz")
+    text = next(text for text in texts if text.path.name == "starter.yaml")
+    hungry = "error" + 8 * "x"
+
+    def build(bad: Any) -> Any:
+        return fuzz.outcome({"fill": lambda: hungry * 2**32, "loop": _loop, "exit": lambda: os._exit(3)}[bad])
+
+    monkeypatch.setattr(fuzz, "build", build)
+    monkeypatch.setattr(fuzz, "BUILD_SECONDS", 1)
+    assert fuzz.forked("fill")[:2] == (["crash"], "MemoryError: ")
+    assert fuzz.forked("loop")[:2] == (["hang"], "hang")
+    assert fuzz.forked("exit")[:2] == (["crash"], "the process ended with 3")
+    monkeypatch.undo()
+    assert fuzz.build(text) == ([], None)
+
+
+def _loop() -> None:
+    while True:
+        pass
