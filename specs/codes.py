@@ -45,7 +45,10 @@ CODES: dict[str, Code] = {
     "0132": Code("matches no block", 'use a block\'s name, or a pattern such as `"*"`'),
     "0133": Code("no optimizer", "add `optimizer: sgd(lr=0.1)` to a `learn` entry that matches the block"),
     "0134": Code("no loss", "add `loss: cross_entropy` at the top level"),
-    "0135": Code("no learning signal", "add `head: linear, loss: cross_entropy` to the block's `learn` entry, or link it by `gradient`"),
+    "0135": Code(
+        "no learning signal",
+        "add `head: linear, loss: cross_entropy` to the block's `learn` entry, or link it by `gradient`",
+    ),
     "0136": Code("head without loss", "add a `loss` for the head, or remove the head"),
     "0137": Code("link of unknown blocks", 'write links as `"a->b"` with block names, or `"*"`'),
     "0138": Code("not a fraction", "write a share between 0 and 1, a split's name or a path"),

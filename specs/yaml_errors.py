@@ -52,7 +52,8 @@ def _colon(match: re.Match[str], source: Source, span: Span) -> Told:
         return "a second `: ` on this line", "put the value in quotes, or the inner key on a line of its own"
     if before and _indentation(line) == before[-1][1]:
         number = before[-1][0]
-        return f"line {number} has no `: ` after its key", f"write `key: value` on line {number}, a blank after the colon"
+        help = f"write `key: value` on line {number}, a blank after the colon"
+        return f"line {number} has no `: ` after its key", help
     return _column(match, source, span)
 
 
@@ -80,7 +81,10 @@ def _indentation(line: str) -> int:
 _TELLERS: tuple[tuple[str, Teller], ...] = (
     (r"expected <block end>|expected '<document start>'", _column),
     (r"mapping values are not allowed", _colon),
-    (r"expected ',' or '(.)', but got", _says("expected `,` or `{0}` before this", "close the bracket, or add a comma")),
+    (
+        r"expected ',' or '(.)', but got",
+        _says("expected `,` or `{0}` before this", "close the bracket, or add a comma"),
+    ),
     (r"unexpected end of stream .*quoted", _says("a quote is not closed", "close the quote where the text ends")),
     (r"found character '\\t'", _says("a tab, where YAML takes blanks only", "replace the tab by blanks")),
     (r"found character '(.+)' that", _says("a value cannot begin with `{0}`", "put the value in quotes")),

@@ -63,7 +63,8 @@ def test_what_is_wrong_with_an_answer_is_seen(script: Script) -> None:
     complaints = script("mutants").complaints
     for complaint, answer in answers.items():
         assert next(complaints([answer])).startswith(complaint)
-    assert not list(complaints([lpc.Diagnostic("0110", "text", inside), lpc.Diagnostic("0209", "text", place="a.py:3")]))
+    right = [lpc.Diagnostic("0110", "text", inside), lpc.Diagnostic("0209", "text", place="a.py:3")]
+    assert not list(complaints(right))
 
 
 def test_builds_are_bounded(script: Script, texts: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
