@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lpc
 from lpc.specs import Spec, load_spec
-from lpc.specs.check import check as apply_rules
+from lpc.specs.checking import check as apply_rules
 from lpc.specs.examples import BASE, whole
 from lpc.specs.formatting import format_spec
 from lpc.specs.recipes.recipe import SHIPPED

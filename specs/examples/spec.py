@@ -89,8 +89,8 @@ SPEC: dict[str, Example] = {
     ),
     "0121": Example(
         "The term is known, but it has no argument of this name.",
-        'learn: {blocks: "*", loss: cross_entropy, optimizer: sgd(rate=0.1)}',
-        'learn: {blocks: "*", loss: cross_entropy, optimizer: sgd(lr=0.1)}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: sgd(rate=0.1)}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: sgd(lr=0.1)}',
     ),
     "0122": Example(
         "The term has an argument without a default, and it is not given.",
