@@ -8,6 +8,7 @@ from lpc.specs.lazy import lazily
 
 if TYPE_CHECKING:
     from lpc.building import build
+    from lpc.merging import merge_adapters
     from lpc.plan import Plan, load
     from lpc.reading import check
     from lpc.specs import Diagnostic, LpcError, Spec, expand
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "expand",
     "load",
+    "merge_adapters",
     "verify",
 ]
 
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazily(
         "check": "lpc.reading",
         "expand": "lpc.specs.expanding",
         "load": "lpc.plan",
+        "merge_adapters": "lpc.merging",
         "verify": "lpc.verification",
     },
 )

@@ -32,6 +32,11 @@ def said(spec: Spec, block: str, key: str) -> tuple[int, Any] | None:
     return None
 
 
+def may_freeze(spec: Spec) -> bool:
+    """Tell whether a block may have nothing to train, and so need neither loss nor optimizer; building tells which."""
+    return bool(spec.adapters) or any(rule.train is False for rule in spec.learn)
+
+
 def selectors_once(spec: Spec, problems: Problems) -> None:
     """0131: no selector stands in two blocks."""
     blocks = spec.decompose.blocks
@@ -131,7 +136,7 @@ def optimizers(spec: Spec, problems: Problems) -> None:
             message = "no `learn` entry has an optimizer"
             problems.add("0133", message, spec.key_origin("learn"), ("learn",))
         return
-    for name in names:
+    for name in names if not may_freeze(spec) else ():
         if said(spec, name, "optimizer") is None:
             path: Path = ("decompose", "blocks", name)
             problems.add("0133", f"block `{name}` has no optimizer", spec.key_origin(*path), path)
@@ -146,7 +151,8 @@ def output_loss(spec: Spec, problems: Problems) -> None:
 def signals(spec: Spec, problems: Problems) -> None:
     """0135: behind stop links, every block but the output's has a local loss."""
     links = spec.decompose.links.values()
-    if any(link.name != "stop" for link in links) or "*" not in spec.decompose.links or _idle_patterns(spec):
+    silent_by_design = may_freeze(spec) or _idle_patterns(spec)
+    if silent_by_design or any(link.name != "stop" for link in links) or "*" not in spec.decompose.links:
         return
     notes = spec.by_default("decompose", "links")
     silent = "only stop links leave it, so nothing would train it"

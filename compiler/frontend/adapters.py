@@ -80,9 +80,29 @@ def ensure_called(spec: Spec, module: nn.Module, graph: fx.GraphModule, paths: I
     used = {name for node in graph.graph.nodes for name in node.meta["parameters"]}
     for path in paths:
         if used.isdisjoint(_own(module, [path])):
-            where = next(i for i, term in enumerate(spec.adapters) if _selects(term, path))
             message = f"the network reads the weight of `{path}` without calling the layer, so no adapter can act there"
-            raise _problem(spec, where, "targets", message, help="leave the layer out of `targets`")
+            raise _problem(spec, _index(spec, path), "targets", message, help="leave the layer out of `targets`")
+
+
+def merge(spec: Spec, module: nn.Module, paths: Iterable[str]) -> None:
+    """Add the adapters' changes to the weights that they adapt, in place, and leave the network's own layers.
+
+    Raises LpcError where peft cannot merge: LoRA on grouped convolutions.
+    """
+    for path in paths:
+        layer: Any = module.get_submodule(path)
+        try:
+            layer.merge()
+        except NotImplementedError as error:
+            message = f"peft cannot merge the adapter of `{path}`"
+            raise _problem(spec, _index(spec, path), "targets", message, first_line(error)) from error
+        parent, _, name = path.rpartition(".")
+        setattr(module.get_submodule(parent), name, layer.get_base_layer())
+
+
+def _index(spec: Spec, path: str) -> int:
+    """Return which of the spec's adapters is that of a layer."""
+    return next(i for i, term in enumerate(spec.adapters) if _selects(term, path))
 
 
 def _selects(term: Term, path: str) -> bool:

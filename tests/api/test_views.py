@@ -11,7 +11,7 @@ from lpc.specs.codes import CODES
 from lpc.specs.diagnostics import Diagnostic
 from lpc.specs.signatures import VOCABULARIES
 from lpc.specs.source import Source, Span
-from lpc.views import errors, running, units, vocabulary
+from lpc.views import building, errors, running, units, vocabulary
 from lpc.views.diagnostics import diagnostic
 from lpc.views.pages import PAGES, write
 
@@ -88,3 +88,12 @@ def test_vocabulary_page_has_every_word() -> None:
 def test_pages_are_written(tmp_path: Path) -> None:
     write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PAGES)
+
+
+def test_building_tells_the_rung_the_notes_and_the_warnings() -> None:
+    report = {"rung": "fx", "obstacles": [], "notes": ["`a` runs as a part of `b`"], "warnings": ["`c` is not trained"]}
+    assert building.trace(report).splitlines() == [
+        "traced by torch.fx, module by module",
+        "note: `a` runs as a part of `b`",
+        "warning: `c` is not trained",
+    ]

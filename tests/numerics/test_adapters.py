@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, settings
@@ -216,3 +217,28 @@ def is_adapter(name: str) -> bool:
 def own(names: Iterable[str]) -> set[str]:
     """The network's own names, without those of heads."""
     return {name for name in names if not name.startswith("heads.")}
+
+
+@pytest.mark.parametrize(
+    "adapters", [['lora(targets="conv1|fc1", rank=2)', "lokr(targets=[conv2, out], rank=1)"], ["lokr(targets=fc1)"]]
+)
+def test_merged_weights_are_those_of_the_network_without_adapters(tmp_path: Path, adapters: list[str]) -> None:
+    plan = lpc.build(spec(adapters, "stop"), allow=[str(NETWORK)])
+    found = lpc.Trainer(plan, device="cpu")
+    for seed in range(3):
+        found.step(batch(seed))
+    merged = lpc.merge_adapters(plan, found.state_dict(), allow=[str(NETWORK)])
+    plain = spec([], "stop")
+    plain["network"] = {**plain["network"], "weights": str(tmp_path / "merged.safetensors")}
+    safetensors.torch.save_file(merged, tmp_path / "merged.safetensors")
+    wanted = lpc.Trainer(lpc.build(plain, allow=[str(NETWORK)]), device="cpu")
+    given = batch(7)
+    torch.testing.assert_close(found.predict(given), wanted.predict(given), rtol=1e-12, atol=1e-13)
+
+
+def test_a_grouped_convolution_cannot_be_merged() -> None:
+    network = {"inputs": {"x": [4, 6]}, "layers": [{"conv": "conv(8, 3, groups=2)"}, "flatten", {"out": "linear(3)"}]}
+    plan = lpc.build(spec(["lora(targets=conv, rank=2)"], "stop", network=network, blocks="per_layer"))
+    state = lpc.Trainer(plan, device="cpu").state_dict()
+    with pytest.raises(lpc.LpcError, match="peft cannot merge the adapter of `conv`"):
+        lpc.merge_adapters(plan, state)

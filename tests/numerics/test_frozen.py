@@ -80,6 +80,28 @@ def test_linear_probing_trains_the_readout_only() -> None:
     assert set(metrics) == {"d.loss", "d.accuracy"}
 
 
+def test_a_frozen_block_needs_neither_loss_nor_optimizer() -> None:
+    """Without `train: false` both are missed when the spec is checked."""
+    spec: dict[str, Any] = {
+        "network": {"inputs": {"x": [5]}, "layers": [{"a": "linear(6)"}, {"b": "linear(6)"}, {"c": "linear(4)"}]},
+        "fields": {"label": {"shape": [], "dtype": "int64"}},
+        "loss": "cross_entropy",
+        "decompose": {"blocks": {"a": "a", "b": "b", "c": "c"}},
+        "learn": [
+            {"blocks": ["b", "c"], "optimizer": "sgd(lr=0.1)"},
+            {"blocks": "b", "head": "linear", "loss": "cross_entropy"},
+        ],
+    }
+    with pytest.raises(lpc.LpcError, match="block `a` has no"):
+        lpc.build(spec)
+    spec["learn"] += [{"params": "a.*", "train": False}]
+    assert list(lpc.build(spec).partition) == ["b", "c"]
+    spec["learn"][-1] = {"params": "b.*", "train": False}
+    with pytest.raises(lpc.LpcError) as caught:
+        lpc.build(spec)
+    assert {problem.code for problem in caught.value.diagnostics} <= {"0407", "0431"}
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
