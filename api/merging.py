@@ -15,7 +15,8 @@ def merge_adapters(plan: Plan, state: Mapping[str, Tensor], *, allow: Sequence[s
     """Return the network's parameters and buffers with every adapter added to the weight that it adapts.
 
     `state` is what a trainer of the plan has, `Trainer.state_dict()`; its heads are left out. The names are those of
-    the network without adapters, so that a safetensors file of the result can be its `weights`. `allow` is as in `build`.
+    the network without adapters, so that a safetensors file of the result can be its `weights`. `allow` is as in
+    `build`.
     Raises LpcError where the network cannot be built again, or peft cannot merge (LoRA on grouped convolutions).
     """
     built = build_network(plan.spec, allow)
