@@ -151,8 +151,8 @@ def output_loss(spec: Spec, problems: Problems) -> None:
 def signals(spec: Spec, problems: Problems) -> None:
     """0135: behind stop links, every block but the output's has a local loss."""
     links = spec.decompose.links.values()
-    silent_by_design = may_freeze(spec) or _idle_patterns(spec)
-    if silent_by_design or any(link.name != "stop" for link in links) or "*" not in spec.decompose.links:
+    excused = may_freeze(spec) or _idle_patterns(spec)
+    if excused or any(link.name != "stop" for link in links) or "*" not in spec.decompose.links:
         return
     notes = spec.by_default("decompose", "links")
     silent = "only stop links leave it, so nothing would train it"
