@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 from rich.table import Table
 
-from lpc.specs.plan.plan import Optimizer, Plan
+from lpc.specs.plan.plan import Optimizer, Plan, StateEntry
 from lpc.views.units import count, size
 
 MODULES_SHOWN = 4
 
 
 def blocks(plan: Plan) -> Table:
-    """Return one row for each block: modules, size, cost per sample, optimizer."""
-    table = _table(
-        "block", "modules", parameters="right", flops="right", activations="right", optimizer="left"
-    )
+    """Return one row for each block: modules, size, how much of it is trained where not all is, cost, optimizer."""
+    parameters = [entry for entry in plan.program.state.values() if entry.kind == "parameter"]
+    some = {"trained": "right"} if not all(entry.trainable for entry in parameters) else {}
+    columns = {"parameters": "right", **some, "flops": "right", "activations": "right", "optimizer": "left"}
+    table = _table("block", "modules", **columns)
     for node in plan.partition["nodes"]:
         table.add_row(
             str(node["id"]),
             _modules(node["modules"]),
             count(node["num_parameters"]),
+            *(count(_trained(parameters, node["id"])) for _ in some),
             count(node["flops"]),
             size(node["activation_bytes"]),
             _optimizer(plan.program.optimizers.get(node["id"])),
         )
     return table
+
+
+def _trained(parameters: Iterable[StateEntry], block: str) -> int:
+    """Return how many numbers of a block are trained, without its head's."""
+    own = (entry for entry in parameters if entry.block == block and not entry.name.startswith("heads."))
+    return sum(prod(size for size in entry.type.shape if isinstance(size, int)) for entry in own if entry.trainable)
 
 
 def boundaries(plan: Plan) -> Table:

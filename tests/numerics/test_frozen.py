@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import lpc
+from lpc.views.partition import blocks
 
 # `c` reads `a` over the head of `b`, and `d` both.
 LAYERS: list[Any] = [
@@ -71,6 +72,9 @@ def test_linear_probing_trains_the_readout_only() -> None:
     """A frozen trunk, one entry for all of it and one for the readout: one block is left."""
     probe = trainer({"*": "stop"}, set(), learn=[{"params": "*", "train": False}, {"params": "d.*", "train": True}])
     assert list(lpc.build(probe.plan.spec).partition) == ["d"]
+    table = blocks(probe.plan)
+    shown = [(column.header, *column.cells) for column in table.columns]
+    assert shown[2:4] == [("parameters", "172"), ("trained", "52")]
     before = {name: t.clone() for name, t in probe.state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(7, 5, generator=generator, dtype=torch.float64)

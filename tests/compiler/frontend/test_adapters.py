@@ -115,6 +115,21 @@ def test_tied_weights_stay_tied(tools: Any) -> None:
     tools.assert_same(built, traced, (2, 3))
 
 
+def test_transposed_linear_layers_of_transformers(tools: Any) -> None:
+    pytest.importorskip("transformers")
+    config = {"n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8}
+    network = {"module": "transformers:GPT2Model", "config": config, "output": 0, "shapes": {"input_ids": ["T"]}}
+    spec = tools.spec_of({**network, "adapters": [lora("*.c_attn", rank=2)]})
+    built = build_network(spec)
+    assert built.adapted == ("h.0.attn.c_attn",)
+    layer: Any = built.module.get_submodule("h.0.attn.c_attn")
+    with torch.no_grad():
+        layer.lora_B.default.weight.fill_(0.5)
+    x = torch.randn(2, 8, dtype=torch.float64)
+    change = layer.lora_B.default.weight @ layer.lora_A.default.weight
+    torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ change.T)
+
+
 MISTAKES: dict[str, tuple[str, list[Term], str, str]] = {
     "misspelt": ("Small", [lora("bb")], "`bb` matches no layer", "did you mean `b`"),
     "glob of nothing": ("Small", [lora("*.query")], r"`\*.query` matches no layer", "`a`, `b`"),
