@@ -196,7 +196,7 @@ def _draw(noise: Noise, batch: int, generator: torch.Generator) -> Tensor:
 
 def _sizes(kind: TensorType, batch: int) -> list[int]:
     """Sizes to verify with: `batch` samples, and every other symbolic length as in tracing."""
-    hints = {**length_hints(size for size in kind.shape if isinstance(size, str)), "B": batch}
+    hints = length_hints((size for size in kind.shape if isinstance(size, str)), B=batch)
     return [hints[size] if isinstance(size, str) else size for size in kind.shape]
 
 

@@ -46,8 +46,7 @@ def extract(
     """Cut `nodes` out of `network` as a module of their own that returns `outputs`."""
     by_name = {node.name: node for node in network.graph.nodes}
     cut = _Cut(network, fx.Graph())
-    inputs = _tensor_inputs([by_name[name] for name in nodes], set(nodes))
-    for node in inputs:
+    for node in outside_tensors(network, nodes):
         cut.add_input(node)
     for name in nodes:
         cut.copy(by_name[name])
@@ -61,6 +60,12 @@ def _carries(user: fx.Node, own: set[str]) -> bool:
     if user.name in own:
         return False
     return user.op == "output" or _holds_tensor(user.meta.get("val"))
+
+
+def outside_tensors(network: fx.GraphModule, nodes: Sequence[str]) -> list[fx.Node]:
+    """Return the tensors that a block reads from outside, in the order in which it first reads them."""
+    by_name = {node.name: node for node in network.graph.nodes}
+    return _tensor_inputs([by_name[name] for name in nodes], set(nodes))
 
 
 def _tensor_inputs(nodes: Sequence[fx.Node], own: set[str]) -> list[fx.Node]:

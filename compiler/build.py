@@ -20,8 +20,9 @@ from lpc.compiler.frontend.network import BuiltNetwork, build_network
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.frontend.trace import trace as trace_network
 from lpc.compiler.isolation import declared_influence, ensure_isolated
-from lpc.compiler.localize import LocalProblem, output_node
+from lpc.compiler.localize import LocalProblem
 from lpc.compiler.localize import localize as localize_blocks
+from lpc.compiler.objective import output_node
 from lpc.compiler.partition import partition as partition_network
 from lpc.compiler.partition import to_data
 from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
@@ -264,8 +265,7 @@ def _owners(build: Build) -> dict[str, str]:
     for block, attributes in _given(build.graph).nodes(data=True):
         for name in (*attributes["parameters"], *attributes["buffers"]):
             owners.setdefault(name, block)
-        head = build.problems[block].head
-        for name in head.state_dict() if head is not None else ():
+        for name in build.problems[block].heads.state():
             owners[f"heads.{block}.{name}"] = block
     return owners
 

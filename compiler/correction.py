@@ -10,6 +10,7 @@ import networkx as nx
 
 from lpc.compiler.credit import Passage
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.local_loss import LocalModules
 from lpc.compiler.localize import Arrival, LocalProblem, crossing
 from lpc.compiler.rules import stated, stated_at
 from lpc.specs import signatures
@@ -79,7 +80,7 @@ def exact_problems(
         sends = {
             name: OPEN for _, _, data in graph.in_edges(block, data=True) for name in crossing(traced, data)
         }
-        own = problem if block == output else replace(problem, head=None, losses=())
+        own = problem if block == output else replace(problem, heads=LocalModules(), losses=())
         found[block] = replace(
             own,
             trainable=problem.trainable if block in corrected else (),

@@ -28,9 +28,9 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses
-        if problem.head is not None:
-            own = frozenset(f"{block}.{loss.name}" for loss in problem.losses)
-            declared.update({f"heads.{block}.{n}": own for n, _ in problem.head.named_parameters()})
+        for key, names in problem.heads.parameters_by_key().items():
+            own = frozenset(f"{block}.{loss.name}" for loss in problem.losses if key in (loss.head, loss.state))
+            declared.update({f"heads.{block}.{n}": own for n in names})
     return declared
 
 

@@ -8,7 +8,8 @@ age `a` reads its inputs from the pass of age `a + 1`, or detached where the lin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from lpc.compiler.capture.randomness import attention_dropout, kept_scale
 from lpc.compiler.capture.tracing import site_name
 from lpc.compiler.credit import horizon, passages
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.local_loss import judge
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.state import named_state, run_with_state
 
@@ -91,9 +93,7 @@ def _objectives(
 
 
 def _head_names(problem: LocalProblem) -> tuple[str, ...]:
-    if problem.head is None:
-        return ()
-    return tuple(f"heads.{problem.block}.{n}" for n, _ in problem.head.named_parameters())
+    return tuple(f"heads.{problem.block}.{n}" for n, _ in problem.heads.named_parameters())
 
 
 def _wanted(problems: Mapping[str, LocalProblem]) -> list[str]:
@@ -154,20 +154,17 @@ class _Walk:
     ) -> dict[str, Tensor]:
         if not problem.losses:
             return {}
-        prediction = self.predict(problem, values[problem.feature["train"]])
-        return {
-            loss.name: loss.weight * loss.function(prediction, batch[loss.target]) for loss in problem.losses
-        }
-
-    def predict(self, problem: LocalProblem, feature: Tensor) -> Tensor:
-        if problem.head is None:
-            return feature
-        problem.head.train()
+        problem.heads.train(True)
         prefix = f"heads.{problem.block}."
         state = {n.removeprefix(prefix): t for n, t in self.leaves.items() if n.startswith(prefix)}
-        self.replay.site(prefix.rstrip("."))
+        known = {**values, **batch}
+        targets = {loss.name: known[loss.target["train"]] for loss in problem.losses if loss.target}
+        feature = values[problem.feature["train"]]
         with self.replay:
-            return functional_call(problem.head, state, (feature,))  # type: ignore[no-any-return]
+            judged = judge(
+                problem.block, problem.losses, problem.heads, state, feature, targets, self.replay.at
+            )
+        return {name: one.value for name, one in judged.items()}
 
 
 class _Detaching(fx.Interpreter):
@@ -237,6 +234,12 @@ class _Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def site(self, name: str) -> None:
         self.current = name
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """Draw what is named after a site."""
+        self.site(name)
+        yield
 
     def draw(self) -> Tensor:
         count = self.counts.get(self.current, 0)

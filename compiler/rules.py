@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lpc.specs.model import Rule, Spec
+from lpc.specs.model import Path, Rule, Spec
 from lpc.specs.source import Span
 
 
@@ -22,10 +22,15 @@ def stated(spec: Spec, block: str, key: str, *, by_name: bool = False) -> Any:
 
 def stated_at(spec: Spec, block: str, key: str) -> Span | None:
     """Return where `learn` says it, or where `learn` is."""
+    return spec.origin(*stated_path(spec, block, key))
+
+
+def stated_path(spec: Spec, block: str, key: str) -> Path:
+    """Return the path of what `learn` says about `key` of a block, or that of `learn`."""
     for index, rule in reversed(list(enumerate(spec.learn))):
         if matches(rule, block) and getattr(rule, key) is not None:
-            return spec.origin("learn", index, key)
-    return spec.origin("learn")
+            return ("learn", index, key)
+    return ("learn",)
 
 
 def matches(rule: Rule, block: str, *, by_name: bool = False) -> bool:

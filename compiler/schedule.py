@@ -196,7 +196,7 @@ def _records(
     """Record a loss or metric; a classifying block's loss also as the perplexity, where that is asked for."""
     name = bundle.ports[0].source
     records: list[Instruction] = [Record(f"{problem.block}.{name}", value)]
-    if name == "loss" and "perplexity" in metrics and problem.losses[0].classifies:
+    if name == "loss" and "perplexity" in metrics and [loss.has_perplexity for loss in problem.losses] == [True]:
         records.append(Record(f"{problem.block}.perplexity", value))
     return records
 

@@ -55,7 +55,7 @@ def placed_terms(spec: Spec) -> Iterator[Placed]:
     yield from _decompose_terms(spec)
     yield from _learn_terms(spec)
     for i, loss in enumerate(spec.loss):
-        yield "loss", ("loss", i), loss
+        yield from _loss_terms(loss, ("loss", i))
     run = spec.run
     yield from (("period", ("run", key), term) for key, term in
                 (("log", run.log), ("checkpoint", run.checkpoint), ("validate", run.validate_)))  # fmt: skip
@@ -108,13 +108,23 @@ def _learn_terms(spec: Spec) -> Iterator[Placed]:
         if rule.head is not None:
             yield "head", ("learn", i, "head"), rule.head
         for j, loss in enumerate(rule.loss or ()):
-            yield "loss", ("learn", i, "loss", j), loss
+            yield from _loss_terms(loss, ("learn", i, "loss", j))
         if rule.correct is not None:
             yield "correction", ("learn", i, "correct"), rule.correct
         if rule.optimizer is not None:
             yield "optimizer", ("learn", i, "optimizer"), rule.optimizer
         if rule.schedule is not None:
             yield "schedule law", ("learn", i, "schedule", "then"), rule.schedule.then
+
+
+def _loss_terms(loss: Term, path: Path) -> Iterator[Placed]:
+    """Yield a loss, and the terms among its arguments: its head, which may be a bare word, and a law of its weight."""
+    yield "loss", path, loss
+    head, weight = loss.kwargs.get("head"), loss.kwargs.get("weight")
+    if isinstance(head, Term | str):
+        yield "head", (*path, "head"), head if isinstance(head, Term) else Term(head)
+    if isinstance(weight, Term):
+        yield "loss weight", (*path, "weight"), weight
 
 
 def check_term(vocabulary: str, path: Path, term: Term, spec: Spec, problems: Problems) -> None:

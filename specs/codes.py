@@ -136,6 +136,7 @@ CODES: dict[str, Code] = {
         "Remove `correct`, or give it what it needs: a loss on the output, means over the batch, whole batches.",
     ),
     "0416": Code("a loss that does not fit", "Choose a loss for this target, or a head that predicts its shape."),
+    "0417": Code("a head that serves no loss", "Remove it, or write `head=` in the loss that should read it."),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     # 05xx: plan

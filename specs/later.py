@@ -29,9 +29,9 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
     "data source": frozenset({"csv", "curves", "module"}),
-    "head": frozenset({"aug", "decoder", "token"}),
+    "head": frozenset({"aug"}),
     "link": frozenset({"variable", "target", "feedback"}),
-    "loss": frozenset({"consistency", "ff_bce", "matching", "peer", "squared"}),
+    "loss": frozenset({"consistency", "matching", "squared"}),
     "optimizer": frozenset({"module"}),
     "network": frozenset({"autoencoder", "elman", "localmixer", "vgg"}),
     "transform": frozenset({"label_overlay"}),

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.func import functional_call
 
 from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomness
 from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
 from lpc.compiler.credit import crossed, furthest_only
-from lpc.compiler.frontend.places import first_line
-from lpc.compiler.localize import Arrival, LocalLoss, LocalProblem
-from lpc.compiler.losses import METRICS
+from lpc.compiler.local_loss import Judged, judge
+from lpc.compiler.localize import Arrival, LocalProblem
 from lpc.compiler.state import named_state, run_with_state
-from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import Role
 
 
@@ -133,9 +130,7 @@ class _Step:
     def trace(self, mode: str) -> LocalGraph:
         self.collect(mode)
         run = self.train if mode == "train" else self.infer
-        head = self.problem.head
-        if head is not None:
-            head.train(mode == "train")
+        self.problem.heads.train(mode == "train")
         portable = self.target.portable or hides_its_mask(self.block.module.graph)
         traced = self.trace_with(run, portable)
         if not portable and hides_its_mask(traced.graph):  # inside a module that is opaque, or in the head
@@ -170,12 +165,12 @@ class _Step:
     def collect(self, mode: str) -> None:
         for name, tensor in self.network_state().items():
             self.arguments.add(_state(self.aliases.get(name, name)), tensor.dtype, tensor.shape)
-        for name, tensor in self.head_state().items():
+        for name, tensor in self.problem.heads.state().items():
             self.arguments.add(_state(f"heads.{self.problem.block}.{name}"), tensor.dtype, tensor.shape)
         for value in self.block.inputs:
             self.arguments.add(_value(value), *self.types.values[value])
-        for loss in self.problem.losses:
-            self.arguments.add(_value(loss.target), *self.types.values[loss.target])
+        for value in self.targets(mode).values():
+            self.arguments.add(_value(value), *self.types.values[value])
         if mode != "train":
             return
         for loss in self.problem.losses:
@@ -186,8 +181,9 @@ class _Step:
     def network_state(self) -> dict[str, Tensor]:
         return named_state(self.block.module)
 
-    def head_state(self) -> dict[str, Tensor]:
-        return named_state(self.problem.head) if self.problem.head is not None else {}
+    def targets(self, mode: str) -> dict[str, str]:
+        """Return the values that losses compare with, by loss."""
+        return {loss.name: loss.target[mode] for loss in self.problem.losses if loss.target}
 
     # What happens
 
@@ -210,10 +206,8 @@ class _Step:
         return slots + [_value(v) for v in self.block.inputs if v in self.differentiable]
 
     def head_slots(self) -> list[Slot]:
-        head = self.problem.head
-        if head is None:
-            return []
-        return [_state(f"heads.{self.problem.block}.{n}") for n, p in head.named_parameters() if p.requires_grad]
+        own = self.problem.heads.named_parameters()
+        return [_state(f"heads.{self.problem.block}.{n}") for n, p in own if p.requires_grad]
 
     def bind(self, tensors: dict[Slot, Tensor], trainable: frozenset[Slot]) -> dict[Slot, Tensor]:
         """Make each trainable argument a leaf; everything else carries no gradient."""
@@ -231,44 +225,29 @@ class _Step:
         outcome = _Outcome(named)
         if feature is None:
             return outcome
-        prediction = self.predict(feature, bound)
-        for loss in self.problem.losses:
-            target = bound[_value(loss.target)]
-            with origin(f"{self.problem.block}.{loss.name}"):
-                value = self.loss(loss, prediction, target)
-                outcome.losses[loss.name] = value if loss.weight == 1.0 else loss.weight * value
-            outcome.objective = outcome.objective + outcome.losses[loss.name].detach()
-        self.measure(outcome, prediction.detach(), bound)
+        judged = self.judge(feature, bound, mode)
+        outcome.losses = {name: one.value for name, one in judged.items()}
+        for loss in outcome.losses.values():
+            outcome.objective = outcome.objective + loss.detach()
+        outcome.metrics = self.measure(judged)
         return outcome
 
-    def loss(self, loss: LocalLoss, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return a loss's value. Raises LpcError (0416) where it cannot compare these two."""
-        try:
-            return loss.function(prediction, target)
-        except (RuntimeError, ValueError, IndexError) as error:
-            shapes = f"a prediction {_sample(prediction)} and a target {_sample(target)}"
-            message = f"the loss `{loss.name}` of block `{self.problem.block}` cannot compare {shapes} of a sample"
-            note = first_line(error)
-            raise LpcError(Diagnostic("0416", message, place=f"block {self.problem.block}", notes=(note,))) from error
+    def judge(self, feature: Tensor, bound: dict[Slot, Tensor], mode: str) -> dict[str, Judged]:
+        """Run the block's heads and losses on its feature."""
+        problem = self.problem
+        state = {n: bound[_state(f"heads.{problem.block}.{n}")] for n in problem.heads.state()}
+        targets = {loss: bound[_value(value)] for loss, value in self.targets(mode).items()}
+        return judge(problem.block, problem.losses, problem.heads, state, feature, targets, origin)
 
-    def predict(self, feature: Tensor, bound: dict[Slot, Tensor]) -> Tensor:
-        head = self.problem.head
-        if head is None:
-            return feature
-        prefix = f"heads.{self.problem.block}"
-        state = {n: bound[_state(f"{prefix}.{n}")] for n in self.head_state()}
-        with origin(prefix):
-            return functional_call(head, state, (feature,))  # type: ignore[no-any-return]
-
-    def measure(self, outcome: _Outcome, prediction: Tensor, bound: dict[Slot, Tensor]) -> None:
-        loss = self.problem.losses[0]
-        if not loss.classifies:
-            return
+    def measure(self, judged: Mapping[str, Judged]) -> dict[str, Tensor]:
+        """Return the metrics of the first loss that has any."""
+        loss = next((loss for loss in self.problem.losses if loss.classifies), None)
+        if loss is None:
+            return {}
+        sight = judged[loss.name].sight
+        seen = replace(sight, prediction=sight.prediction.detach(), feature=sight.feature.detach())
         with torch.no_grad():
-            for name in self.metrics:
-                if name in METRICS:
-                    target = bound[_value(loss.target)]
-                    outcome.metrics[name] = METRICS[name](prediction, target, loss.options)
+            return {n: loss.metrics[n](seen, loss.options) for n in self.metrics if n in loss.metrics}
 
     # What comes out
 
@@ -343,8 +322,7 @@ class _Step:
 
     def buffer_updates(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor]) -> list[Tensor]:
         names = [_state(self.aliases.get(n, n)) for n, _ in self.block.module.named_buffers()]
-        if self.problem.head is not None:
-            names += [_state(f"heads.{self.problem.block}.{n}") for n, _ in self.problem.head.named_buffers()]
+        names += [_state(f"heads.{self.problem.block}.{n}") for n, _ in self.problem.heads.named_buffers()]
         self.results += [Slot("buffers", "buffers", s.source) for s in names]
         return [bound[s] for s in names]
 

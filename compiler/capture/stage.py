@@ -24,7 +24,8 @@ from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.localize import Arrival, LocalProblem, output_node
+from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.objective import output_node
 from lpc.compiler.refresh import ExactKernels
 from lpc.compiler.schedule import Kernels
 from lpc.compiler.state import named_state
@@ -253,9 +254,8 @@ class _Capture:
                 for name, tensor in named_state(module.module).items():
                     self.state.setdefault(self.aliases.get(name, name), tensor)
         for block, problem in self.problems.items():
-            if problem.head is not None:
-                for name, tensor in named_state(problem.head).items():
-                    self.state.setdefault(f"heads.{block}.{name}", tensor)
+            for name, tensor in problem.heads.state().items():
+                self.state.setdefault(f"heads.{block}.{name}", tensor)
 
 
 def _types(

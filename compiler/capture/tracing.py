@@ -101,11 +101,14 @@ def site_name(path: str, call: int) -> str:
     return f"{path}#{call}" if call else path
 
 
-def length_hints(lengths: Iterable[str]) -> dict[str, int]:
-    """Give every named length a number to trace with; an expression (`B*49`) gets its value under the others'."""
+def length_hints(lengths: Iterable[str], **known: int) -> dict[str, int]:
+    """Give every named length a number to trace with; an expression (`B*49`) gets its value under the others'.
+
+    `known` are names whose number is settled.
+    """
     expressions = {text: sympy.sympify(text, locals=_Symbols()) for text in lengths}
     names = sorted({s.name for e in expressions.values() for s in e.free_symbols}, key=lambda n: (n != "B", n))
-    values = dict(zip(names, HINTS, strict=False))
+    values = dict(zip(names, HINTS, strict=False)) | known
     # By symbol: under `subs({"S": 13})` sympy would read the name again, as its own constant.
     return {t: int(e.subs({s: values[s.name] for s in e.free_symbols})) for t, e in expressions.items()}
 

@@ -160,6 +160,8 @@ def instance_norm(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
 def rms_norm(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
     # Written down now: a number that torch took from the dtype would be another one where the plan is read in float64.
     eps = torch.finfo(xs[0].dtype).eps if a["eps"] is None else a["eps"]
+    if a["outside"]:
+        return modules.OuterRMSNorm(channels(xs[0], -1), eps, a["affine"])
     return nn.RMSNorm(channels(xs[0], -1), eps=eps, elementwise_affine=a["affine"])
 
 
@@ -247,7 +249,7 @@ BUILDERS: dict[str, Builder] = {
     "group_norm": group_norm,
     "instance_norm": instance_norm,
     "rms_norm": rms_norm,
-    "relu": elementwise(nn.ReLU),
+    "relu": lambda xs, a: modules.StraightThroughReLU() if a["backward"] == "identity" else nn.ReLU(),
     "leaky_relu": elementwise(nn.LeakyReLU, negative_slope="slope"),
     "gelu": lambda xs, a: nn.GELU(approximate=a["approximate"] or "none"),
     "silu": elementwise(nn.SiLU),

@@ -113,6 +113,32 @@ class Concat(nn.Module):
         return f"dim={self.dim}"
 
 
+class OuterRMSNorm(nn.Module):
+    """x / (sqrt(mean(x^2)) + eps) over the last axis: eps is outside the root (Hinton 2022, Forward-Forward).
+
+    Without a shift of the mean, so that only the direction of the activities is passed on.
+    """
+
+    def __init__(self, width: int, eps: float, affine: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps)
+        return normed if self.weight is None else normed * self.weight
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, affine={self.weight is not None}"
+
+
+class StraightThroughReLU(nn.Module):
+    """max(x, 0) with the gradient of the identity (Bengio et al. 2013, arXiv 1308.3432)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, x - x.detach())  # x - x is 0 exactly, and its gradient that of x
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over [batch, tokens, channels] (Vaswani et al. 2017, section 3.2.2)."""
 

@@ -142,6 +142,12 @@ LEARNING: dict[str, Example] = {
         'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
         BUILD,
     ),
+    "0417": Example(
+        "A loss that reads the block's output itself, or brings its own head, does not read the block's head.",
+        'learn: {blocks: "*", head: linear, loss: cwc, optimizer: adam}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        BUILD,
+    ),
     "0430": Example(
         "An entry says what is trained, and its pattern matches no parameter, or nothing is left to train.",
         f'{_LEARN}, {{params: "fc9.*", train: false}}]',

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from lpc.specs.signatures.data import INITS, METRICS, PERIODS, SOURCES, STOPS, TRANSFORMS, ZOO
+from lpc.specs.signatures.heads import HEADS
 from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
 from lpc.specs.signatures.learning import (
     ADAPTERS,
     BLOCKS,
     CORRECTIONS,
-    HEADS,
     LINKS,
-    LOSSES,
     OPTIMIZER_ALIASES,
     OPTIMIZERS,
     SCHEDULES,
 )
+from lpc.specs.signatures.losses import LOSSES, WEIGHTS
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, Vocabulary
 
 VOCABULARIES: dict[str, Vocabulary] = {
@@ -30,6 +30,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "head": HEADS,
     "loss": LOSSES,
     "correction": CORRECTIONS,
+    "loss weight": WEIGHTS,
     "optimizer": OPTIMIZERS,
     "schedule law": SCHEDULES,
     "period": PERIODS,
@@ -59,6 +60,7 @@ __all__ = [
     "STRUCTURES",
     "TRANSFORMS",
     "VOCABULARIES",
+    "WEIGHTS",
     "ZOO",
     "Parameter",
     "Signature",

@@ -122,13 +122,18 @@ _NORMS = (
         (
             Parameter("eps", "none | rate", None, "added to the mean square; none: the dtype's resolution"),
             _AFFINE,
+            Parameter("outside", "bool", False, "add eps to the root instead, as Forward-Forward does"),
         ),
         "divide the last axis by its root mean square",
     ),
 )
 
 _ACTIVATIONS = (
-    Signature("relu", (), "max(x, 0)"),
+    Signature(
+        "relu",
+        (Parameter("backward", "'masked' | 'identity'", "masked", "gradient below 0: none, or passed on"),),
+        "max(x, 0)",
+    ),
     Signature("leaky_relu", (Parameter("slope", "float", 0.01, "slope below 0"),), "x, or slope * x below 0"),
     Signature("gelu", (Parameter("approximate", "none | 'tanh'", None, "exact, or by tanh"),), "x * Phi(x)"),
     Signature("silu", (), "x * sigmoid(x)"),

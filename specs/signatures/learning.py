@@ -1,4 +1,4 @@
-"""Which terms say how a network learns? Blocks, links, heads, losses, schedule laws and optimizers."""
+"""Which terms say how a network learns? Blocks, links, schedule laws and optimizers."""
 
 from __future__ import annotations
 
@@ -65,79 +65,6 @@ LINKS = vocabulary(
             "backpropagation through the boundary",
         ),
         Signature("stop", (), "no gradient crosses the boundary"),
-    )
-)
-
-_LAYERS = "number of hidden layers"
-
-HEADS = vocabulary(
-    (
-        Signature("identity", (), "the block's output itself"),
-        Signature(
-            "linear",
-            (
-                Parameter("bias", "bool", True, "add a learned bias"),
-                Parameter(
-                    "pool", "none | 'mean'", None, "average a map or tokens over their positions first"
-                ),
-            ),
-            "one linear map to the classes",
-        ),
-        Signature(
-            "mlp",
-            (
-                Parameter("layers", "natural", 3, _LAYERS),
-                Parameter("width", "none | size", None, "hidden width; none: that of the block's output"),
-            ),
-            "hidden layers with batch norm and ReLU, on a map pooled to 2x2, then one linear map",
-        ),
-        Signature(
-            "cnn",
-            (
-                Parameter("layers", "natural", 2, _LAYERS),
-                Parameter(
-                    "channels", "none | size", None, "hidden channels; none: those of the block's output"
-                ),
-            ),
-            "3x3 convolutions with batch norm and ReLU, pooled to 2x2, then one linear map",
-        ),
-    )
-)
-
-_COMMON = (
-    Parameter("weight", "float", 1.0, "factor in the sum of losses"),
-    Parameter("target", "none | str", None, "batch field; none: the only field that is not an input"),
-)
-_SCALE = Parameter("scale", "float", 1.0, "factor on the prediction before the loss")
-_REDUCTION = Parameter(
-    "reduction", "'mean' | 'sum' | 'batchmean'", "mean", "batchmean: sum over outputs, mean over the batch"
-)
-
-LOSSES = vocabulary(
-    (
-        Signature(
-            "cross_entropy",
-            (
-                *_COMMON,
-                Parameter("reduction", "'mean' | 'sum'", "mean", "over all rows that count"),
-                Parameter("ignore_index", "int", -100, "class index that does not count"),
-                Parameter("shift", "natural", 0, "1: position t predicts the token at t + 1"),
-                Parameter("label_smoothing", "share", 0.0, "share of the target spread over all classes"),
-                _SCALE,
-            ),
-            "softmax cross-entropy against class indices",
-        ),
-        Signature("mse", (*_COMMON, _REDUCTION, _SCALE), "squared error"),
-        Signature(
-            "binary_cross_entropy",
-            (
-                *_COMMON,
-                _REDUCTION,
-                Parameter("logits", "bool", True, "the prediction is before the sigmoid"),
-                _SCALE,
-            ),
-            "cross-entropy of independent bits",
-        ),
     )
 )
 

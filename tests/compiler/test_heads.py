@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpc.compiler.heads import HEADS, Setting
+from lpc.compiler.heads import HEADS
+from lpc.compiler.setting import Setting
 from lpc.specs.signatures import HEADS as SIGNATURES
 from lpc.specs.term import Term
 
@@ -18,7 +19,8 @@ FEATURES: dict[str, tuple[int, ...]] = {"flat": (12,), "map": (6, 8, 8), "small_
 
 def make(name: str, feature: Any, target: Any = (), **arguments: Any) -> nn.Module:
     """A head for seven classes."""
-    module = HEADS[name](Setting(feature, target), 7, SIGNATURES[name].bind(Term(name, (), arguments)))
+    setting = Setting(feature, target, (7,), lambda target, output: 7)
+    module = HEADS[name](setting, SIGNATURES[name].bind(Term(name, (), arguments)))
     assert module is not None
     return module.double()
 
@@ -53,7 +55,7 @@ def test_a_head_gives_scores_for_any_batch(name: str, arguments: dict[str, Any],
 
 
 def test_identity_has_no_module() -> None:
-    assert HEADS["identity"](Setting((7,), ()), 7, {}) is None
+    assert HEADS["identity"](Setting((7,)), {}) is None
 
 
 def test_linear_flattens() -> None:

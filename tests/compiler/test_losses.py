@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpc.compiler.losses import LOSSES, METRICS
+from lpc.compiler.losses import LOSSES, METRICS, Sight
+from lpc.compiler.setting import Setting
 from lpc.specs.signatures import LOSSES as SIGNATURES
 from lpc.specs.term import Term
 
@@ -25,7 +26,8 @@ def options(name: str, **arguments: Any) -> dict[str, Any]:
 
 
 def loss(name: str, prediction: Tensor, target: Tensor, **arguments: Any) -> Tensor:
-    return LOSSES[name].make(options(name, **arguments))(prediction, target)
+    setting = Setting(prediction.shape[1:], target.shape[1:], prediction.shape[1:])
+    return LOSSES[name].make(options(name, **arguments), setting)(Sight(prediction, prediction, target))
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -91,19 +93,21 @@ def test_binary_cross_entropy(reduction: str, divisor: int) -> None:
     ],
 )
 def test_width_of_a_head(name: str, target: Any, output: Any, width: int) -> None:
-    assert LOSSES[name].width(target, output) == width
+    width_of = LOSSES[name].width
+    assert width_of is not None
+    assert width_of(target, output) == width
 
 
 def test_a_symbolic_width_is_refused() -> None:
     with pytest.raises(ValueError, match="symbolic"):
-        LOSSES["mse"].width(("T",), (3,))
+        Setting((3,), ("T",), (3,), LOSSES["mse"].width).outputs()
 
 
 # Metrics
 
 
 def metric(name: str, prediction: Tensor, target: Tensor, **arguments: Any) -> float:
-    return METRICS[name](prediction, target, options("cross_entropy", **arguments)).item()
+    return METRICS[name](Sight(prediction, prediction, target), options("cross_entropy", **arguments)).item()
 
 
 def test_accuracy_counts_hits() -> None:

@@ -116,7 +116,7 @@ TABLE = (
     Bad("argument_missing", "linear(32)", "linear(bias=false)", "0122", 6, 12, "`out`"),
     Bad("argument_type", "linear(32)", "linear(wide)", "0123", 6, 19, "whole number"),
     Bad("argument_choice", "- relu", "- gelu(approximate=tahn)", "0123", 7, 24, "`tanh`?"),
-    Bad("arguments_surplus", "- relu", "- relu(1)", "0124", 7, 12, "at most 0"),
+    Bad("arguments_surplus", "- relu", "- tanh(1)", "0124", 7, 12, "at most 0"),
     Bad("argument_both", "linear(32)", "linear(32, out=8)", "0124", 6, 23, "position"),
     Bad("no_network", "layers:\n    - flatten", "config:\n    - flatten", "0113", 5, 5, "mapping"),
     Bad("selector_twice", "head: out}", "head: [out, fc1]}", "0131", 12, 33, "`b1`"),

@@ -1,0 +1,94 @@
+"""Which losses are there? One table: name -> how it is made, what it reads, its formula and its source."""
+
+from __future__ import annotations
+
+from lpc.compiler.losses.classification import METRICS, classes, cross_entropy
+from lpc.compiler.losses.contrastive import infonce, nt_xent, supcon
+from lpc.compiler.losses.goodness import SIDES, cwc, ff_bce, ff_softplus, peer
+from lpc.compiler.losses.kind import LossFunction, LossKind, Sight
+from lpc.compiler.losses.regression import binary_cross_entropy, elements, mse, recon
+from lpc.compiler.losses.similarity import sim, sim_x
+
+LOSSES: dict[str, LossKind] = {
+    "cross_entropy": LossKind(
+        cross_entropy, "-log softmax(scores)_y, mean over rows", "", width=classes, metrics=METRICS
+    ),
+    "mse": LossKind(mse, "(prediction - y)^2, mean over elements", "", width=elements),
+    "binary_cross_entropy": LossKind(
+        binary_cross_entropy, "-y log p - (1 - y) log(1 - p), mean over elements", "", width=elements
+    ),
+    "ff_bce": LossKind(
+        ff_bce,
+        "binary cross-entropy of sum(h^2) - threshold against positive, mean over samples",
+        "Hinton 2022, arXiv 2212.13345",
+        heads=False,
+        metrics=SIDES,
+    ),
+    "ff_softplus": LossKind(
+        ff_softplus,
+        "log(1 + exp(±(threshold - mean(h^2)))), mean over samples",
+        "Hinton 2022, arXiv 2212.13345",
+        heads=False,
+        metrics=SIDES,
+    ),
+    "peer": LossKind(
+        peer,
+        "(mean(m) - m_j)^2, mean over units; m: running mean of h over positive samples",
+        "Hinton 2022, arXiv 2212.13345",
+        heads=False,
+        separable=False,
+    ),
+    "cwc": LossKind(
+        cwc,
+        "-log softmax(g)_y, mean over samples; g_c: mean(h^2) over class c's channels",
+        "Papachristodoulou et al. 2024, arXiv 2312.12668",
+        width=classes,
+        heads=False,
+        metrics=METRICS,
+    ),
+    "sim": LossKind(
+        sim,
+        "(S(prediction) - S(onehot(y)))^2, mean over pairs",
+        "Nøkland and Eidnes 2019, arXiv 1901.06656",
+        heads=False,
+        separable=False,
+    ),
+    "sim_x": LossKind(
+        sim_x,
+        "(S(prediction) - S(input))^2, mean over pairs",
+        "Nøkland and Eidnes 2019, arXiv 1901.06656",
+        reads="input",
+        heads=False,
+        separable=False,
+    ),
+    "recon": LossKind(
+        recon,
+        "cross-entropy of sigmoid(decoded) with the image, mean over elements",
+        "Wang et al. 2021, InfoPro",
+        reads="image",
+        heads=False,
+    ),
+    "infonce": LossKind(
+        infonce,
+        "-log softmax(c_r W_k z_(r+k+skip), negatives)_0, mean over positions, then over k",
+        "Löwe et al. 2019, arXiv 1905.11786",
+        reads="none",
+        heads=False,
+        separable=False,
+    ),
+    "nt_xent": LossKind(
+        nt_xent,
+        "-log softmax(cosines / temperature)_partner over all others, mean over samples",
+        "Chen et al. 2020, arXiv 2002.05709",
+        reads="none",
+        separable=False,
+    ),
+    "supcon": LossKind(
+        supcon,
+        "mean over same-class p of -log softmax(cosines / temperature)_p over all others, mean over samples",
+        "Khosla et al. 2020, arXiv 2004.11362",
+        separable=False,
+    ),
+}
+
+__all__ = ["LOSSES", "METRICS", "LossFunction", "LossKind", "Sight"]

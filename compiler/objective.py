@@ -1,0 +1,285 @@
+"""What does a block minimise? Its loss terms from the spec, with their heads, targets and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, fx, nn
+
+from lpc.compiler.blocks import outside_tensors
+from lpc.compiler.capture.tracing import length_hints, origin
+from lpc.compiler.capture.types import dtype_of, tensor_type
+from lpc.compiler.frontend.places import first_line
+from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.heads import HEADS
+from lpc.compiler.local_loss import LocalLoss, LocalModules, judge
+from lpc.compiler.losses import LOSSES, METRICS, LossKind
+from lpc.compiler.rules import stated, stated_at, stated_path
+from lpc.compiler.setting import Setting
+from lpc.specs import signatures
+from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
+from lpc.specs.model import Path, Spec
+from lpc.specs.plan.kernel import TensorType
+from lpc.specs.source import Span
+from lpc.specs.term import Term, Value
+
+MODES = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A block's losses, and the modules that belong to them."""
+
+    losses: tuple[LocalLoss, ...]
+    heads: LocalModules
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Writes objectives for the blocks of a network; `fields` are the batch fields with the batch axis first."""
+
+    spec: Spec
+    traced: Traced
+    graph: nx.DiGraph[str]
+    fields: Mapping[str, TensorType]
+
+    def of(self, block: str, feature: Mapping[str, str]) -> Objective:
+        """Return the objective of a block with this feature, by mode. Raises LpcError for what does not fit."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_seed(self.spec.run.seed, list(self.graph.nodes).index(block)))
+            return _Writer(self, block, feature).objective()
+
+    def is_output(self, block: str) -> bool:
+        """Does the block own the network's output?"""
+        return bool(block == self.graph.graph["output_block"])
+
+    def terms(self, block: str) -> tuple[tuple[Term, ...], Path]:
+        """Return a block's loss terms and where they are written."""
+        if self.is_output(block) and self.spec.loss:
+            return self.spec.loss, ("loss",)
+        if self.graph.nodes[block].get("frozen") and not self.is_output(block):
+            return (), ()
+        value = stated(self.spec, block, "loss")
+        return (value if isinstance(value, tuple) else ()), stated_path(self.spec, block, "loss")
+
+    def weight(self, block: str, written: Value) -> float:
+        """Return a term's weight: a number, or that of the block in a law over the blocks before the output's."""
+        if not isinstance(written, Term):
+            return float(written)  # type: ignore[arg-type]
+        ends = signatures.WEIGHTS[written.name].bind(written)
+        first, last = float(ends["first"]), float(ends["last"])
+        inner = [b for b in self.graph.nodes if not self.is_output(b)]
+        place = inner.index(block) / max(len(inner) - 1, 1) if block in inner else 1.0
+        return first + (last - first) * place
+
+    def type(self, value: str) -> TensorType:
+        """Return the type of a batch field or of a node of the network."""
+        if value in self.fields:
+            return self.fields[value]
+        node = next(n for n in self.traced.train.graph.nodes if n.name == value)
+        return tensor_type(node.meta["val"], self.traced.train.meta.get("symbols", {}))
+
+    def graph_of(self, mode: str) -> fx.GraphModule:
+        return self.traced.train if mode == "train" else self.traced.eval
+
+
+class _Writer:
+    """Writes one block's objective."""
+
+    def __init__(self, around: Objectives, block: str, feature: Mapping[str, str]) -> None:
+        self.around, self.block, self.feature = around, block, feature
+        self.spec = around.spec
+        self.terms, self.path = around.terms(block)
+        self.modules: dict[str, nn.Module] = {}
+
+    def objective(self) -> Objective:
+        shared = self.shared_head()
+        losses = tuple(self.loss(index, shared) for index in range(len(self.terms)))
+        heads = LocalModules({k: m.to(dtype_of(self.spec.run.dtype)) for k, m in self.modules.items()})
+        objective = Objective(losses, heads)
+        self.rehearse(objective)
+        return objective
+
+    # Heads
+
+    def shared_head(self) -> str | None:
+        """Make the block's head for the terms that it serves; return its key, None for the identity."""
+        term = stated(self.spec, self.block, "head", by_name=self.around.is_output(self.block))
+        served = [i for i in range(len(self.terms)) if self.kind(i).heads and self.options(i).get("head") is None]
+        if term is None and not self.around.is_output(self.block):
+            self.ensure_scores(served)
+        if term is None or not self.terms:
+            return None
+        span = stated_at(self.spec, self.block, "head")
+        if served:
+            return self.head("", term, self.setting(served[0]), span)
+        if term.name != "identity":
+            names = one_of([t.name for t in self.terms])
+            message = f"the head `{term.name}` of block `{self.block}` serves no loss: {names} does not read it"
+            raise LpcError(Diagnostic("0417", message, span=span))
+        return None
+
+    def ensure_scores(self, served: Sequence[int]) -> None:
+        """0404: without a head, what a loss reads as class scores are as many as there are classes."""
+        for index in served:
+            setting = self.setting(index)
+            if self.kind(index).metrics is not METRICS or setting.class_axis == setting.outputs():
+                continue
+            message = (
+                f"block `{self.block}` has the loss `{self.terms[index].name}` and no head, so its output"
+                f" {list(setting.feature)} would be read as class scores; there are {setting.outputs()} classes"
+            )
+            help = "add `head: linear` to this entry, or `head: identity` where that is meant"
+            raise LpcError(Diagnostic("0404", message, span=self.span(index), help=help))
+
+    def head(self, key: str, term: Term, setting: Setting, span: Span | None) -> str | None:
+        try:
+            module = HEADS[term.name](setting, signatures.HEADS[term.name].bind(term))
+        except (ValueError, RuntimeError) as error:
+            message = f"head `{term.name}` does not fit block `{self.block}`, whose output is"
+            text = f"{message} {list(setting.feature)}: {error}"
+            raise LpcError(Diagnostic("0404", text, span=span)) from error
+        if module is None:
+            return None
+        self.modules[key] = module
+        return key
+
+    # Losses
+
+    def kind(self, index: int) -> LossKind:
+        return LOSSES[self.terms[index].name]
+
+    def options(self, index: int) -> dict[str, Any]:
+        return signatures.LOSSES[self.terms[index].name].bind(self.terms[index])
+
+    def span(self, index: int) -> Span | None:
+        return self.spec.origin(*self.path, index)
+
+    def name(self, index: int) -> str:
+        return "loss" if len(self.terms) == 1 else f"{self.terms[index].name}{index}"
+
+    def loss(self, index: int, shared: str | None) -> LocalLoss:
+        kind, options, name = self.kind(index), self.options(index), self.name(index)
+        setting = self.setting(index)
+        own = options.pop("head", None)
+        if own is None:
+            head = shared if kind.heads else None
+        else:
+            head = self.head(name, own if isinstance(own, Term) else Term(own), setting, self.span(index))
+        try:
+            function = kind.make(options, setting)
+        except ValueError as error:
+            raise LpcError(self.misfit(index, error)) from error
+        if isinstance(function, nn.Module):
+            assert head is None, "a loss with state of its own reads the block's output"
+            self.modules[name] = function
+        return LocalLoss(
+            name,
+            function,
+            self.target(index),
+            self.around.weight(self.block, options.pop("weight")),
+            options,
+            kind,
+            head,
+            name if isinstance(function, nn.Module) else None,
+        )
+
+    def setting(self, index: int) -> Setting:
+        output = output_node(self.around.traced.train).name
+        target = self.target(index)
+        return Setting(
+            self.around.type(self.feature["train"]).shape[1:],
+            self.around.type(target["train"]).shape[1:] if target else (),
+            self.around.type(output).shape[1:],
+            self.kind(index).width,
+        )
+
+    # Targets
+
+    def target(self, index: int) -> dict[str, str]:
+        """Return the value that a loss compares with, by mode."""
+        kind = self.kind(index)
+        if kind.reads == "none":
+            return {}
+        if kind.reads == "input":
+            return {mode: self.block_input(mode) for mode in MODES}
+        named = self.options(index)["target"]
+        if named is None and kind.reads == "image":
+            named = self.around.traced.inputs[0]
+        name = self.field(named, index)
+        return dict.fromkeys(MODES, name)
+
+    def block_input(self, mode: str) -> str:
+        """Return the block's first floating-point input."""
+        network = self.around.graph_of(mode)
+        read = outside_tensors(network, self.around.graph.nodes[self.block]["nodes"][mode])
+        floating = [n.name for n in read if n.meta["val"].is_floating_point()]
+        if not floating:
+            message = f"a loss of block `{self.block}` compares with its input, but it reads no floating-point tensor"
+            raise LpcError(Diagnostic("0416", message, span=self.spec.origin(*self.path)))
+        return floating[0]
+
+    def field(self, named: Any, index: int) -> str:
+        fields, loss = self.around.fields, f"the loss `{self.terms[index].name}` of block `{self.block}`"
+        if named is not None:
+            if str(named) in fields:
+                return str(named)
+            message = f"{loss} wants the field `{named}`, which batches do not hold"
+            notes = (f"batches hold {one_of(list(fields))}",)
+            raise LpcError(Diagnostic("0402", message, span=self.span(index), notes=notes))
+        candidates = [f for f in fields if f not in self.around.traced.inputs and f != "index"]
+        if len(candidates) == 1:
+            return candidates[0]
+        held = one_of(candidates) if candidates else "no field besides the inputs"
+        message = f"{loss} does not say its target, and batches hold {held}"
+        raise LpcError(Diagnostic("0403", message, span=self.span(index)))
+
+    # Rehearsal
+
+    def rehearse(self, objective: Objective) -> None:
+        """Run each loss once without data, so that one whose shapes do not fit is refused where it is written."""
+        state = {name: t.to("meta") for name, t in objective.heads.state().items()}
+        names = [self.feature["train"], *(loss.target["train"] for loss in objective.losses if loss.target)]
+        seen = self.without_data(names)
+        feature = seen[self.feature["train"]]
+        for index, loss in enumerate(objective.losses):
+            targets = {loss.name: seen[loss.target["train"]]} if loss.target else {}
+            try:
+                judge(self.block, [loss], objective.heads, state, feature, targets, origin)
+            except (ValueError, RuntimeError, IndexError) as error:
+                raise LpcError(self.misfit(index, error)) from error
+
+    def without_data(self, values: Sequence[str]) -> dict[str, Tensor]:
+        """Return tensors of the values' types, with example lengths for the symbolic ones, and without memory."""
+        types = {value: self.around.type(value) for value in values}
+        hints = length_hints(size for kind in types.values() for size in kind.shape if isinstance(size, str))
+        own = dtype_of(self.spec.run.dtype)
+        return {
+            value: torch.empty(
+                [hints[s] if isinstance(s, str) else s for s in kind.shape],
+                dtype=own if dtype_of(kind.dtype).is_floating_point else dtype_of(kind.dtype),
+                device="meta",
+            )
+            for value, kind in types.items()
+        }
+
+    def misfit(self, index: int, error: Exception) -> Diagnostic:
+        shape = list(self.around.type(self.feature["train"]).shape[1:])
+        message = f"the loss `{self.terms[index].name}` does not fit block `{self.block}`, whose output is {shape}"
+        note = str(error) if isinstance(error, ValueError) else first_line(error)
+        return Diagnostic("0416", message, span=self.span(index), notes=(note,))
+
+
+def output_node(network: fx.GraphModule) -> fx.Node:
+    """Return the node that computes the network's output."""
+    output = next(n for n in reversed(network.graph.nodes) if n.op == "output")
+    node: fx.Node = output.all_input_nodes[0]
+    return node
+
+
+def _seed(seed: int, index: int) -> int:
+    return (seed * 1_000_003 + index + 1) % 2**63
