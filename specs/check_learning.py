@@ -8,6 +8,7 @@ from typing import Any
 from lpc.specs.diagnostics import Label
 from lpc.specs.model import Path, Rule, Spec
 from lpc.specs.problems import Problems
+from lpc.specs.signatures import LOSSES
 from lpc.specs.term import Term
 
 _PROBLEM_KEYS = ("head", "loss", "correct", "optimizer", "schedule", "clip", "memory")
@@ -171,6 +172,21 @@ def signals(spec: Spec, problems: Problems) -> None:
         path = ("decompose", "blocks", name)
         message = f"block `{name}` has no local loss and {silent}"
         problems.add("0135", message, spec.key_origin(*path), path, notes=notes)
+
+
+def split_batches(spec: Spec, problems: Problems) -> None:
+    """0144: a loss that couples the samples of a batch is not computed on parts of it, unless it says so."""
+    if spec.run.accumulate == 1:
+        return
+    placed: list[tuple[Term, Path]] = [(loss, ("loss", i)) for i, loss in enumerate(spec.loss)]
+    placed += [(loss, ("learn", i, "loss", j)) for i, rule in enumerate(spec.learn)
+               for j, loss in enumerate(rule.loss or ())]  # fmt: skip
+    for loss, path in placed:
+        signature = LOSSES.get(loss.name)
+        if signature is None or signature.parameter("split") is None or loss.kwargs.get("split") == "allowed":
+            continue
+        message = f"`{loss.name}` couples the samples of a batch, and `accumulate` splits it into {spec.run.accumulate}"
+        problems.add("0144", message, spec.origin(*path), path)
 
 
 def heads(spec: Spec, problems: Problems) -> None:

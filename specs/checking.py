@@ -32,6 +32,7 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_learning.output_loss,
     check_learning.signals,
     check_learning.heads,
+    check_learning.split_batches,
 )
 
 

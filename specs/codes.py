@@ -57,6 +57,7 @@ CODES: dict[str, Code] = {
     "0141": Code("no inputs", "add `inputs: {image: [1, 28, 28]}` with the shape of one sample"),
     "0142": Code("no batch fields", "add `data`, or declare under `fields` what batches hold"),
     "0143": Code("learn entry", "give `blocks` for local problems or `params` for parameter rules"),
+    "0144": Code("split batch", "remove `run.accumulate`, or accept the loss on each part: `split=allowed`"),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),

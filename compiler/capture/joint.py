@@ -381,7 +381,3 @@ def arrival_of(slot: Slot) -> Arrival:
     value, _, rest = slot.source.rpartition("@")
     consumer, _, age = rest.partition("#")
     return Arrival(value, consumer, int(age or 0))
-
-
-def _sample(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{[str(size) for size in tensor.shape[1:]]}".replace("'", "")

@@ -11,36 +11,36 @@ from lpc.compiler.losses.similarity import sim, sim_x
 
 LOSSES: dict[str, LossKind] = {
     "cross_entropy": LossKind(
-        cross_entropy, "-log softmax(scores)_y, mean over rows", "", width=classes, metrics=METRICS
+        cross_entropy, "-log softmax(p)_y, mean over rows", "", width=classes, metrics=METRICS
     ),
-    "mse": LossKind(mse, "(prediction - y)^2, mean over elements", "", width=elements),
+    "mse": LossKind(mse, "(p - y)^2, mean over elements", "", width=elements),
     "binary_cross_entropy": LossKind(
-        binary_cross_entropy, "-y log p - (1 - y) log(1 - p), mean over elements", "", width=elements
+        binary_cross_entropy, "-y log p - (1 - y) log(1 - p), mean over elements; p = sigmoid(head)", "", width=elements
     ),
     "ff_bce": LossKind(
         ff_bce,
-        "binary cross-entropy of sum(h^2) - threshold against positive, mean over samples",
+        "binary cross-entropy of sum(h^2) - threshold against `positive`, mean over B",
         "Hinton 2022, arXiv 2212.13345",
         heads=False,
         metrics=SIDES,
     ),
     "ff_softplus": LossKind(
         ff_softplus,
-        "log(1 + exp(±(threshold - mean(h^2)))), mean over samples",
+        "log(1 + exp(±(threshold - mean(h^2)))), mean over B",
         "Hinton 2022, arXiv 2212.13345",
         heads=False,
         metrics=SIDES,
     ),
     "peer": LossKind(
         peer,
-        "(mean(m) - m_j)^2, mean over units; m: running mean of h over positive samples",
+        "(mean(m) - m_j)^2, mean over units j; m: running mean of h over positive samples",
         "Hinton 2022, arXiv 2212.13345",
         heads=False,
         separable=False,
     ),
     "cwc": LossKind(
         cwc,
-        "-log softmax(g)_y, mean over samples; g_c: mean(h^2) over class c's channels",
+        "-log softmax(g)_y, mean over B; g_c = mean(h^2) over class c's channels",
         "Papachristodoulou et al. 2024, arXiv 2312.12668",
         width=classes,
         heads=False,
@@ -48,14 +48,14 @@ LOSSES: dict[str, LossKind] = {
     ),
     "sim": LossKind(
         sim,
-        "(S(prediction) - S(onehot(y)))^2, mean over pairs",
+        "(S(p) - S(onehot(y)))^2, mean over pairs; S: cosines of rows centred by their means",
         "Nøkland and Eidnes 2019, arXiv 1901.06656",
         heads=False,
         separable=False,
     ),
     "sim_x": LossKind(
         sim_x,
-        "(S(prediction) - S(input))^2, mean over pairs",
+        "(S(p) - S(block's input))^2, mean over pairs",
         "Nøkland and Eidnes 2019, arXiv 1901.06656",
         reads="input",
         heads=False,
@@ -63,14 +63,14 @@ LOSSES: dict[str, LossKind] = {
     ),
     "recon": LossKind(
         recon,
-        "cross-entropy of sigmoid(decoded) with the image, mean over elements",
+        "cross-entropy of sigmoid(p) with the network's input image in [0, 1], mean over elements",
         "Wang et al. 2021, InfoPro",
         reads="image",
         heads=False,
     ),
     "infonce": LossKind(
         infonce,
-        "-log softmax(c_r W_k z_(r+k+skip), negatives)_0, mean over positions, then over k",
+        "-log softmax(c_r W_k z_(r+k+skip), negatives)_0, mean over positions, then over k; along rows or tokens",
         "Löwe et al. 2019, arXiv 1905.11786",
         reads="none",
         heads=False,
@@ -78,14 +78,14 @@ LOSSES: dict[str, LossKind] = {
     ),
     "nt_xent": LossKind(
         nt_xent,
-        "-log softmax(cosines / temperature)_partner over all others, mean over samples",
+        "-log softmax(cosines / temperature) at the other view, over all others, mean over B",
         "Chen et al. 2020, arXiv 2002.05709",
         reads="none",
         separable=False,
     ),
     "supcon": LossKind(
         supcon,
-        "mean over same-class p of -log softmax(cosines / temperature)_p over all others, mean over samples",
+        "-log softmax(cosines / temperature) at samples of the class, mean over these, then over B",
         "Khosla et al. 2020, arXiv 2004.11362",
         separable=False,
     ),

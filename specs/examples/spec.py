@@ -177,6 +177,11 @@ SPEC: dict[str, Example] = {
         'learn: [{blocks: "*", loss: cross_entropy, optimizer: adam}, {head: mlp}]',
         'learn: [{blocks: "*", loss: cross_entropy, optimizer: adam}, {blocks: b1, head: mlp}]',
     ),
+    "0144": Example(
+        "A loss that compares samples with each other is another one on part of a batch; `split=allowed` accepts that.",
+        'learn: [{blocks: "*", loss: sim, optimizer: adam(lr=1e-3)}]\nrun: {epochs: 1, accumulate: 2}',
+        'learn: [{blocks: "*", loss: sim(split=allowed), optimizer: adam(lr=1e-3)}]\nrun: {epochs: 1, accumulate: 2}',
+    ),
     "0160": Example(
         "A file under `recipes` is missing or is no recipe.",
         "recipes: {ours: orus.yaml}\nrecipe: ours(rate=0.1)",

@@ -13,7 +13,7 @@ from pathlib import Path
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.normalize import term
 from lpc.specs.problems import Problems
-from lpc.specs.recipes.recipe import SHIPPED, Parameter, Recipe, placeholder, read_recipe, shipped
+from lpc.specs.recipes.recipe import SHIPPED, Parameter, Recipe, is_rest, placeholder, read_recipe, shipped
 from lpc.specs.source import Source, Span
 from lpc.specs.texts import read_text
 from lpc.specs.tree import Call, Node, at, kind, merge, walk
@@ -130,13 +130,21 @@ def _fill(recipe: Recipe, arguments: Arguments, named: Node) -> Node:
 def _filled(node: Node, arguments: Arguments) -> Node:
     name = placeholder(node)
     if name is not None:
-        return replace(arguments[name], key=node.key)
+        argument = arguments[name]
+        return replace(_rest(argument, name) if is_rest(node) else argument, key=node.key)
     value = node.value
     if isinstance(value, Mapping):
         return replace(node, value={key: _filled(child, arguments) for key, child in value.items()})
     if isinstance(value, tuple):
         return replace(node, value=tuple(_filled(child, arguments) for child in value))
     return node
+
+
+def _rest(argument: Node, name: str) -> Node:
+    """Return 1 minus an argument."""
+    if isinstance(argument.value, bool) or not isinstance(argument.value, int | float) or not 0 <= argument.value <= 1:
+        raise _wrong("0114", f"`{name}` is {kind(argument)}, expected a share from 0 to 1", argument.span)
+    return replace(argument, value=1 - argument.value)
 
 
 def _over(template: Node, own: Node) -> Node:

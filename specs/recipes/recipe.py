@@ -10,7 +10,8 @@
       loss: $loss
       learn: [{blocks: "*", head: $head, optimizer: {sgd: {lr: $rate}}}]
 
-A recipe is data: a placeholder is a whole value outside quotes, and nothing in a recipe is executed.
+A recipe is data: a placeholder is a whole value outside quotes, and nothing in a recipe is executed. `$1-NAME` stands
+for what is left of 1, where the argument is a share.
 """
 
 from __future__ import annotations
@@ -26,12 +27,21 @@ from lpc.specs.texts import shipped_text
 from lpc.specs.tree import Node, Path, kind, walk
 from lpc.specs.yaml_text import read_yaml
 
-SHIPPED = ("greedy", "backprop", "deep_supervision")
+SHIPPED = (
+    "greedy",
+    "backprop",
+    "deep_supervision",
+    "predsim",
+    "dgl",
+    "infopro",
+    "gim",
+    "forward_forward",
+)
 
 _KEYS = ("recipe", "about", "parameters", "template")
 _PARAMETER_KEYS = ("default", "from", "about")
 _FORBIDDEN = ("recipe", "recipes", "extends")
-_PLACEHOLDER = re.compile(r"\$([A-Za-z_]\w*)", re.ASCII)
+_PLACEHOLDER = re.compile(r"\$(1-)?([A-Za-z_]\w*)", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -87,10 +97,18 @@ def read_recipe(source: Source) -> Recipe:
 
 def placeholder(node: Node) -> str | None:
     """Return the name of the parameter that a node stands for, or None."""
-    if not isinstance(node.value, str) or node.quoted:
-        return None
-    match = _PLACEHOLDER.fullmatch(node.value)
-    return match[1] if match else None
+    match = _match(node)
+    return match[2] if match else None
+
+
+def is_rest(node: Node) -> bool:
+    """Tell whether a placeholder stands for 1 minus its parameter."""
+    match = _match(node)
+    return match is not None and match[1] is not None
+
+
+def _match(node: Node) -> re.Match[str] | None:
+    return _PLACEHOLDER.fullmatch(node.value) if isinstance(node.value, str) and not node.quoted else None
 
 
 def _parameters(node: Node) -> Iterator[Parameter]:

@@ -29,6 +29,12 @@ def sample(feature: tuple[int, ...], batch: int = 3) -> Tensor:
     return torch.randn(batch, *feature, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+
+
+def needs_a_map(name: str, arguments: dict[str, Any]) -> bool:
+    return name in ("cnn", "mlp_sr", "convs_fcs") or bool(arguments.get("convs"))
+
+
 CASES = [
     (name, arguments, feature)
     for name, arguments in [
@@ -40,10 +46,26 @@ CASES = [
         ("mlp", {"layers": 0}),
         ("cnn", {"layers": 1}),
         ("cnn", {"channels": 4}),
+        ("gap_linear", {}),
+        ("pool_linear", {"dim": 20}),
+        ("mlp_sr", {"convs": 1}),
+        ("convs_fcs", {}),
+        ("convs_fcs", {"convs": 2, "fcs": 3, "widen": 1.5, "limit": 6}),
+        ("convs_fcs", {"convs": 0, "fcs": 1, "features": 7}),
+        ("simclr_mlp", {"out": 7}),
+        ("simclr_mlp", {"out": 7, "hidden": 3, "convs": 2}),
+        ("token", {}),
+        ("token", {"pool": "mean"}),
     ]
     for feature in FEATURES
-    if (name, feature) != ("cnn", "tokens")
+    if (feature == "tokens" if name == "token" else feature != "tokens" or not needs_a_map(name, arguments))
 ]
+MISFITS = [
+    ("cnn", "tokens", {}, "a map"), ("mlp_sr", "tokens", {}, "a map"), ("convs_fcs", "tokens", {}, "a map"),
+    ("simclr_mlp", "tokens", {"convs": 1}, "a map"), ("conv3x3_map", "flat", {}, "a map"),
+    ("nce_maps", "flat", {}, "a map"),
+    ("token", "map", {}, "tokens"), ("class_channels", "map", {}, "6 channels"), ("decoder", "map", {}, "an image"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "arguments", "feature"), CASES)
@@ -102,3 +124,87 @@ def test_cnn_keeps_the_size_until_it_pools() -> None:
     head(sample((6, 8, 8)))
     assert sizes == [(4, 8, 8), (4, 8, 8)]
     assert head[-1].in_features == 16
+
+
+@pytest.mark.parametrize(("name", "feature", "arguments", "says"), MISFITS)
+def test_a_head_refuses_what_it_cannot_read(name: str, feature: str, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        make(name, FEATURES[feature], **arguments)
+
+
+def test_a_head_of_class_scores_needs_a_loss_that_reads_them() -> None:
+    with pytest.raises(ValueError, match="does not read"):
+        HEADS["linear"](Setting((3,)), SIGNATURES["linear"].bind(Term("linear")))
+
+
+def test_every_head_of_the_language_has_one_builder() -> None:
+    assert set(HEADS) == set(SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    ("feature", "dim", "kernel", "left"),
+    [
+        ((5, 8, 8), 64, (4, 2), 40),
+        ((5, 8, 8), 320, None, 320),
+        ((4, 6, 4), 20, (4, 2), 16),
+        ((2, 7, 7), 40, (2, 2), 32),
+        ((2, 1, 4), 2, (1, 4), 2),
+        ((3, 2, 2), 1, (2, 2), 3),
+    ],
+)
+def test_pooling_doubles_height_and_width_in_turn(feature: Any, dim: int, kernel: Any, left: int) -> None:
+    head = make("pool_linear", feature, dim=dim)
+    pools = [m for m in head.modules() if isinstance(m, nn.AvgPool2d)]
+    assert [m.kernel_size for m in pools] == ([kernel] if kernel else [])
+    assert head[-1].in_features == left
+    assert head(sample(feature)).shape == (3, 7)
+    assert not head[-1].weight.any()
+
+
+@pytest.mark.parametrize("feature", ["flat", "map", "tokens"])
+def test_square_maps_keep_the_shape(feature: str) -> None:
+    head, x = make("square_map", FEATURES[feature]), sample(FEATURES[feature])
+    (weight,) = head.parameters()
+    wanted = F.conv2d(x, weight, padding=1) if feature == "map" else x @ weight.T
+    torch.testing.assert_close(head(x), wanted, rtol=1e-13, atol=1e-14)
+    flat = make("linear_map", FEATURES["map"])
+    assert flat(sample(FEATURES["map"])).shape == (3, 6 * 8 * 8)
+
+
+@pytest.mark.parametrize("feature", [(12,), (12, 2, 3), (5, 12)])
+def test_class_channels_are_mean_squares_of_groups(feature: Any) -> None:
+    head, x = make("class_channels", feature, classes=4), sample(feature)
+    channels = x.movedim(-1, 1) if len(feature) == 2 else x
+    wanted = torch.stack([channels[:, 3 * c : 3 * c + 3].flatten(1).square().mean(1) for c in range(4)], 1)
+    torch.testing.assert_close(head(x), wanted, rtol=1e-13, atol=1e-14)
+
+
+def test_maps_of_steps_stand_beside_their_context() -> None:
+    for feature in ((6, 3, 4), (5, 6)):
+        head, x = make("nce_maps", feature, k=2), sample(feature)
+        grid = x if len(feature) == 3 else x.movedim(2, 1)[..., None]
+        found = head(x)
+        assert found.shape == (3, 3, *grid.shape[1:])
+        assert torch.equal(found[:, 0], grid)
+        wanted = torch.einsum("oi,birc->borc", head.weight[1], grid)
+        torch.testing.assert_close(found[:, 2], wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("feature", [(6, 4, 4), (6,)])
+def test_a_decoder_gives_an_image(feature: Any, mode: str) -> None:
+    head = make("decoder", feature, (3, 8, 10), mode=mode)
+    assert head(sample(feature)).shape == (3, 3, 8, 10)
+
+
+def test_mlp_sr_and_mlp_never_pool_to_more_than_there_is() -> None:
+    for name in ("mlp", "mlp_sr"):
+        widths = [m.in_features for m in make(name, (6, 4, 9)).modules() if isinstance(m, nn.Linear)]
+        assert widths == [6 * 1 * 2] * 4
+
+
+def test_convolutions_halve_the_map_where_they_double_the_channels() -> None:
+    grown = [m for m in make("convs_fcs", (6, 8, 8), convs=2, limit=7).modules() if isinstance(m, nn.Conv2d)]
+    kept = [m for m in make("convs_fcs", (6, 8, 8), convs=2, limit=6).modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.out_channels, m.stride[0]) for m in grown] == [(12, 2), (12, 1)]
+    assert [(m.out_channels, m.stride[0]) for m in kept] == [(6, 1), (6, 1)]

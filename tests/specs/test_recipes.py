@@ -33,6 +33,48 @@ loss: cross_entropy
 decompose: {blocks: per_layer, links: gradient}
 learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=1e-3)}]
 """,
+    "predsim": """\
+loss: cross_entropy(weight=1.0)
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    loss: ["cross_entropy(weight=0.010000000000000009, head=pool_linear)", "sim(weight=0.99, head=square_map)"]
+    optimizer: adam(lr=5e-4)
+""",
+    "dgl": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    head: mlp_sr
+    loss: cross_entropy
+    optimizer: sgd(lr=0.1, momentum=0.9, weight_decay=5e-4)
+""",
+    "infopro": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    loss:
+      - recon(weight=linear(5, 0), mean=0.0, std=1.0)
+      - cross_entropy(weight=linear(0, 1), head=convs_fcs)
+    optimizer: sgd(lr=0.8, momentum=0.9, nesterov=true, weight_decay=1e-4)
+""",
+    "gim": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    loss: infonce(head=nce_maps(5), negatives=16, skip=1, eps=1e-11)
+    optimizer: adam(lr=2e-4)
+""",
+    "forward_forward": """\
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    loss: ["ff_bce(goodness=sum, threshold=width)", peer(weight=0.03)]
+    optimizer: sgd(lr=1e-3, momentum=0.9, weight_decay=3e-4)
+""",
 }
 
 OURS = """\
@@ -109,7 +151,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 
 BAD_CALLS = [
     ("recipe: greeedy", "0120", "recipe: g", "did you mean `greedy`?"),
-    ("recipe: zzz", "0120", "recipe: z", "the recipes are greedy, backprop, deep_supervision"),
+    ("recipe: zzz", "0120", "recipe: z", "the recipes are greedy, backprop, deep_supervision, predsim"),
     ("recipe: greedy(hed=linear)", "0121", "recipe: greedy(h", "did you mean `head`?"),
     ("recipe: greedy(per_layer, blocks=per_layer)", "0124", "recipe: greedy(per_layer, b", "by position and by name"),
     ("recipe: greedy(a, b, c, d, 5)", "0124", "recipe: greedy(a, b, c, d, 5", "at most 4 arguments"),
@@ -200,3 +242,12 @@ def test_a_recipe_cannot_expand_without_bound(tmp_path: Path) -> None:
     path.write_text(SHORT + f"recipes: {{mine: ours.yaml}}\nrecipe: {{mine: {{rate: [{values}]}}}}\n")
     with pytest.raises(LpcError, match="expands to more than"):
         checked(path)
+
+
+def test_what_is_left_of_a_share() -> None:
+    spec = checked(SHORT + "recipe: predsim(beta=0.75)\n")
+    assert [loss.kwargs["weight"] for loss in spec.learn[0].loss or ()] == [0.25, 0.75]
+    for wrong in ("2", "true", "much"):
+        with pytest.raises(LpcError) as caught:
+            load_spec(SHORT + f"recipe: predsim(beta={wrong})\n")
+        assert [(d.code, d.span.column if d.span else 0) for d in caught.value.diagnostics] == [("0114", 22)]

@@ -80,7 +80,22 @@ CASES: list[Case] = [
     ("group_norm", (2,), {}, IMAGE, lambda x, p: F.group_norm(x, 2, p["weight"], p["bias"])),
     ("instance_norm", (), {}, IMAGE, lambda x, p: F.instance_norm(x)),
     ("rms_norm", (1e-6,), {}, ROW, lambda x, p: x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * p["weight"]),
+    (
+        "rms_norm",
+        (1e-2,),
+        {"outside": True},
+        ROW,
+        lambda x, p: x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-2) * p["weight"],
+    ),
+    (
+        "rms_norm",
+        (1e-2,),
+        {"outside": True, "affine": False},
+        TOKENS,
+        lambda x, p: x / (x.square().mean(-1, keepdim=True).sqrt() + 1e-2),
+    ),
     ("relu", (), {}, ROW, lambda x, p: x.clamp(min=0)),
+    ("relu", (), {"backward": "identity"}, ROW, lambda x, p: x.clamp(min=0)),
     ("leaky_relu", (0.2,), {}, ROW, lambda x, p: torch.where(x > 0, x, 0.2 * x)),
     ("gelu", (), {}, ROW, lambda x, p: 0.5 * x * (1 + torch.erf(x / 2**0.5))),
     ("gelu", ("tanh",), {}, ROW, lambda x, p: F.gelu(x, approximate="tanh")),
@@ -144,3 +159,12 @@ def test_attention_drops_weights_in_training_only(tools: Any) -> None:
     traced, x = trace(built, spec), torch.randn(2, 5, 8, dtype=torch.float64)
     assert torch.equal(traced.eval(x), traced.eval(x))
     assert not torch.equal(traced.train(x), traced.train(x))
+
+
+def test_a_straight_through_relu_is_exact_and_passes_every_gradient() -> None:
+    relu = BUILDERS["relu"]([torch.zeros(1)], {"backward": "identity"})
+    x = torch.cat([torch.randn(1000), 10.0 ** torch.arange(-44, 38), -(10.0 ** torch.arange(-44, 38)), torch.zeros(1)])
+    x = torch.cat([x, torch.tensor([torch.inf, torch.nan])]).requires_grad_()
+    assert torch.equal(relu(x)[:-1], torch.relu(x)[:-1])
+    assert relu(x)[-1].isnan()
+    assert torch.equal(torch.autograd.grad(relu(x), x, 2.0 * torch.ones_like(x))[0][:-1], torch.full_like(x, 2.0)[:-1])
