@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from lpc.compiler.build import Build, localize, network, partition, run_pipeline, trace
+from lpc.compiler.build import Build, learning, localize, network, partition, run_pipeline, trace
 from lpc.compiler.capture.tracing import length_hints
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.frontend.network import call
@@ -25,6 +25,7 @@ from lpc.compiler.isolation import declared_influence
 from lpc.compiler.reference import Reference, reference_step
 from lpc.corrected import corrected
 from lpc.plan import Plan
+from lpc.probed import predicted, probed
 from lpc.runtime.meter import combine
 from lpc.runtime.noise import LAWS
 from lpc.runtime.resources import Frame
@@ -106,11 +107,11 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
     return Report(
         diagnostics=tuple(verify_structure(plan.data)),
         influence={n: frozenset(s) for n, s in influence(plan.data).items()},
-        declared=declared_influence(_given(build.graph), build.problems),
+        declared=declared_influence(_given(build.graph), learning(build)),
         gradients=_errors(found, wanted.gradients),
         losses=_errors(losses, wanted.losses),
         buffers=_errors(buffers, {n: wanted.buffers[n] for n in buffers}),
-        output=_error(output, eager_output(build, precise.plan, batches[0])),
+        output=_error(output, expected_output(build, precise.plan, batches[0])),
         tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
     )
 
@@ -215,7 +216,7 @@ def reference(
         steps.append(step)
     gradients = {n: _mean([s.gradients[n] for s in steps]) for n in steps[0].gradients}
     losses = {n: _mean([s.losses[n] for s in steps]) for n in steps[0].losses}
-    return Reference(clipped(precise.program, build, gradients), losses, steps[-1].buffers, steps[0].output)
+    return replace(steps[-1], gradients=clipped(precise.program, build, gradients), losses=losses)
 
 
 def _one_step(
@@ -228,9 +229,11 @@ def _one_step(
     graph, shared = _given(build.graph), build.spec.decompose.shared
     with computing(build.spec):
         step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise)
-        if build.corrected is None:
-            return step
-        return replace(step, gradients=corrected(build, program.noise, step.gradients, state, batch, noise))
+        beside = probed(build, step, state, batch)
+        gradients = step.gradients | beside
+        if build.corrected is not None:
+            gradients = corrected(build, program.noise, gradients, state, batch, noise)
+        return replace(step, gradients=gradients, buffers={n: t for n, t in step.buffers.items() if n not in beside})
 
 
 @contextmanager
@@ -258,6 +261,13 @@ def clipped(program: Program, build: Build, gradients: Mapping[str, Tensor]) -> 
             factor = torch.clamp(norm / (total + 1e-6), max=1.0)
             scaled.update({n: scaled[n] * factor for n in inside})
     return scaled
+
+
+def expected_output(build: Build, precise: PlanData, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return what should be predicted: by the original module, or by what the spec predicts with instead."""
+    with computing(build.spec), torch.no_grad():
+        shown = predicted(build, safetensors.torch.load(precise.weights), batch)
+    return eager_output(build, precise, batch) if shown is None else shown
 
 
 def eager_output(build: Build, precise: PlanData, batch: Mapping[str, Tensor]) -> Tensor:

@@ -26,13 +26,15 @@ from lpc.compiler.objective import output_node
 from lpc.compiler.partition import partition as partition_network
 from lpc.compiler.partition import to_data
 from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
+from lpc.compiler.probing import Probing
+from lpc.compiler.readouts import Probe, probes
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
 from lpc.compiler.trained import choose_trained
 from lpc.specs import canonical
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
 from lpc.specs.model import Spec
-from lpc.specs.plan.instructions import Instruction, Record, Repeat
+from lpc.specs.plan.instructions import Instruction, Part, Record, Repeat
 from lpc.specs.plan.kernel import Kernel, TensorType
 from lpc.specs.plan.plan import Plan, Program, StateEntry
 
@@ -52,6 +54,7 @@ class Build:
     fields: Mapping[str, TensorType] = field(default_factory=dict)
     problems: Mapping[str, LocalProblem] = field(default_factory=dict)
     corrected: Corrections | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)
     captured: Captured | None = None
     sections: Sections | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -81,15 +84,28 @@ def localize(build: Build) -> Build:
     """Give every block its objective and solver."""
     fields = batch_fields(build)
     problems = localize_blocks(build.spec, _given(build.traced), _given(build.graph), fields)
-    corrected = corrections(build.spec, _given(build.traced), _given(build.graph), problems)
-    return replace(build, fields=fields, problems=problems, corrected=corrected)
+    traced, graph = _given(build.traced), _given(build.graph)
+    return replace(
+        build,
+        fields=fields,
+        problems=problems,
+        corrected=corrections(build.spec, traced, graph, problems),
+        probes=probes(build.spec, traced, graph, problems, fields),
+    )
 
 
 def capture(build: Build) -> Build:
     """Capture every local step as kernels."""
     targets = capture_targets(build.spec)
     captured = capture_blocks(
-        build.spec, _given(build.traced), _given(build.graph), build.problems, build.fields, targets, build.corrected
+        build.spec,
+        _given(build.traced),
+        _given(build.graph),
+        build.problems,
+        build.fields,
+        targets,
+        build.corrected,
+        build.probes,
     )
     return replace(build, captured=captured)
 
@@ -103,6 +119,7 @@ def schedule(build: Build) -> Build:
         _given(build.captured).native,
         build.corrected,
         _given(build.captured).exact,
+        [Probing(probe, _given(build.captured).probed[name]) for name, probe in build.probes.items()],
     )
     return replace(build, sections=sections)
 
@@ -120,7 +137,7 @@ def build_plan(
     """
     build = run_pipeline(Build(spec, tuple(allow), dict(fields or {})))
     plan = assemble(build)
-    ensure_isolated(plan, declared_influence(_given(build.graph), build.problems))
+    ensure_isolated(plan, declared_influence(_given(build.graph), learning(build)))
     return plan
 
 
@@ -192,7 +209,8 @@ def assemble(build: Build) -> Plan:
     """Put everything that a run needs into a plan."""
     captured, sections = _given(build.captured), _given(build.sections)
     exact = {k.name: k for kernels in captured.exact.values() for k in kernels.every}
-    kernels = {"native": {**_by_name(captured.native), **exact}}
+    probed = {k.name: k for kernels in captured.probed.values() for k in kernels.every}
+    kernels = {"native": {**_by_name(captured.native), **exact, **probed}}
     if captured.portable:
         kernels["portable"] = captured.portable
     program = Program(
@@ -201,7 +219,7 @@ def assemble(build: Build) -> Plan:
         predict=sections.predict,
         fields=dict(build.fields),
         noise=captured.noise,
-        optimizers={b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None},
+        optimizers={b: p.optimizer for b, p in learning(build).items() if p.optimizer is not None},
         state=state_entries(build),
         metrics={
             name: "exp_mean" if name.endswith(".perplexity") else "mean"
@@ -220,6 +238,11 @@ def assemble(build: Build) -> Plan:
         torch=torch.__version__.split("+")[0],
         report=report(build),
     )
+
+
+def learning(build: Build) -> dict[str, LocalProblem]:
+    """Return the problems of all blocks and readouts."""
+    return {**build.problems, **{name: probe.problem for name, probe in build.probes.items()}}
 
 
 def plan_target(spec: Spec) -> str:
@@ -265,8 +288,8 @@ def _owners(build: Build) -> dict[str, str]:
     for block, attributes in _given(build.graph).nodes(data=True):
         for name in (*attributes["parameters"], *attributes["buffers"]):
             owners.setdefault(name, block)
-        for name in build.problems[block].heads.state():
-            owners[f"heads.{block}.{name}"] = block
+    for block, problem in learning(build).items():
+        owners |= {f"heads.{block}.{name}": block for name in problem.heads.state()}
     return owners
 
 
@@ -279,7 +302,7 @@ def _metrics(instructions: Sequence[Instruction]) -> list[str]:
     for instruction in instructions:
         if isinstance(instruction, Record):
             names.setdefault(instruction.metric)
-        if isinstance(instruction, Repeat):
+        if isinstance(instruction, Repeat | Part):
             names.update(dict.fromkeys(_metrics(instruction.body)))
     return list(names)
 

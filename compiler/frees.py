@@ -45,6 +45,16 @@ def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[In
     return [*result, Free(tuple(dead))] if dead else result
 
 
+def values_made(body: Iterable[Instruction]) -> dict[str, None]:
+    """Return the values that a body defines for what comes after, in order."""
+    return dict.fromkeys(value for instruction in body for value in _defined(instruction))
+
+
+def values_read(body: Iterable[Instruction]) -> dict[str, None]:
+    """Return the values of its own or of what is around that a body reads, in order."""
+    return dict.fromkeys(value for instruction in body for value in _used(instruction))
+
+
 def _defined(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Load(values=values) | Call(values=values):

@@ -20,11 +20,12 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
 
     They are its own block's, and those of every block that a path of gradient links leads to, as far as they reach.
     """
-    arriving = losses_by_age(graph, [b for b, problem in problems.items() if problem.losses])
+    arriving = losses_by_age(graph, [b for b in graph.nodes if problems[b].losses])
     declared: Influence = {}
     for block, problem in problems.items():
-        ages = furthest_only(arriving[block]) if problem.furthest else frozenset(arriving[block])
-        ahead = frozenset[str]().union(*(arriving[block][age] for age in ages))
+        here = arriving.get(block, {})  # a readout is no block of the graph: only its head learns
+        ages = furthest_only(here) if problem.furthest else frozenset(here)
+        ahead = frozenset[str]().union(*(here[age] for age in ages))
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses

@@ -28,6 +28,8 @@ from lpc.specs.source import Span
 from lpc.specs.term import Term, Value
 
 MODES = ("train", "eval")
+POSITIVE = "positive"  # which samples are positive ones, in a contrast
+RESERVED = frozenset({"index", POSITIVE})  # no loss compares with them unless it says so
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,20 @@ class Objectives:
             return self.fields[value]
         node = next(n for n in self.traced.train.graph.nodes if n.name == value)
         return tensor_type(node.meta["val"], self.traced.train.meta.get("symbols", {}))
+
+    def field(self, named: Any, loss: str, span: Span | None) -> str:
+        """Return the batch field that `loss` (as in a message) compares with: the named one, else the only one."""
+        if named is not None:
+            if str(named) in self.fields:
+                return str(named)
+            message = f"{loss} wants the field `{named}`, which batches do not hold"
+            notes = (f"batches hold {one_of(list(self.fields))}",)
+            raise LpcError(Diagnostic("0402", message, span=span, notes=notes))
+        candidates = [f for f in self.fields if f not in self.traced.inputs and f not in RESERVED]
+        if len(candidates) == 1:
+            return candidates[0]
+        held = one_of(candidates) if candidates else "no field besides the inputs"
+        raise LpcError(Diagnostic("0403", f"{loss} does not say its target, and batches hold {held}", span=span))
 
     def graph_of(self, mode: str) -> fx.GraphModule:
         return self.traced.train if mode == "train" else self.traced.eval
@@ -210,7 +226,8 @@ class _Writer:
         named = self.options(index)["target"]
         if named is None and kind.reads == "image":
             named = self.around.traced.inputs[0]
-        name = self.field(named, index)
+        term = self.terms[index].name
+        name = self.around.field(named, f"the loss `{term}` of block `{self.block}`", self.span(index))
         return dict.fromkeys(MODES, name)
 
     def block_input(self, mode: str) -> str:
@@ -222,21 +239,6 @@ class _Writer:
             message = f"a loss of block `{self.block}` compares with its input, but it reads no floating-point tensor"
             raise LpcError(Diagnostic("0416", message, span=self.spec.origin(*self.path)))
         return floating[0]
-
-    def field(self, named: Any, index: int) -> str:
-        fields, loss = self.around.fields, f"the loss `{self.terms[index].name}` of block `{self.block}`"
-        if named is not None:
-            if str(named) in fields:
-                return str(named)
-            message = f"{loss} wants the field `{named}`, which batches do not hold"
-            notes = (f"batches hold {one_of(list(fields))}",)
-            raise LpcError(Diagnostic("0402", message, span=self.span(index), notes=notes))
-        candidates = [f for f in fields if f not in self.around.traced.inputs and f != "index"]
-        if len(candidates) == 1:
-            return candidates[0]
-        held = one_of(candidates) if candidates else "no field besides the inputs"
-        message = f"{loss} does not say its target, and batches hold {held}"
-        raise LpcError(Diagnostic("0403", message, span=self.span(index)))
 
     # Rehearsal
 

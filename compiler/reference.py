@@ -40,6 +40,7 @@ class Reference:
     losses: dict[str, Tensor]
     buffers: dict[str, Tensor]
     output: Tensor
+    values: Mapping[str, Any]  # of all nodes, by name
 
 
 def reference_step(
@@ -71,7 +72,7 @@ def reference_step(
         found = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True, retain_graph=True)
         gradients |= {n: g for n, g in zip(names, found, strict=True) if g is not None}
     buffers = {n: t.detach() for n, t in leaves.items() if n not in wanted}
-    return Reference(gradients, {n: v.detach() for n, v in losses.items()}, buffers, values["output"].detach())
+    return Reference(gradients, {n: v.detach() for n, v in losses.items()}, buffers, values["output"].detach(), values)
 
 
 def _objectives(

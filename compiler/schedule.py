@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.correction import Corrections
-from lpc.compiler.frees import with_frees
+from lpc.compiler.frees import values_made, values_read, with_frees
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.specs.model import Spec
 from lpc.specs.plan.instructions import (
@@ -63,13 +64,42 @@ def schedule(
     kernels: Mapping[str, Kernels],
     corrected: Corrections | None = None,
     exact: Mapping[str, ExactKernels] | None = None,
+    probes: Sequence[Probing] = (),
 ) -> Sections:
     """Return the instructions of all three sections."""
+    eval_ = {b: k.eval for b, k in kernels.items()}
+    predict = {b: k.predict for b, k in kernels.items()}
+    judged = _forward_only(problems, eval_, spec.run.metrics)
+    judged += [i for probe in probes for i in probe.judging(predict)]
     return Sections(
-        _step(spec, graph, problems, kernels, corrected, exact or {}),
-        _forward_only(problems, {b: k.eval for b, k in kernels.items()}, None, spec.run.metrics),
-        _forward_only(problems, {b: k.predict for b, k in kernels.items()}, graph.graph["output_value"], ()),
+        _step(spec, graph, problems, kernels, corrected, exact or {}, probes),
+        _loaded(judged, eval_),
+        _loaded(_prediction(spec, graph, problems, predict, probes), predict),
     )
+
+
+def _prediction(
+    spec: Spec,
+    graph: nx.DiGraph[str],
+    problems: Mapping[str, LocalProblem],
+    kernels: Mapping[str, Kernel],
+    probes: Sequence[Probing],
+) -> list[Instruction]:
+    """The network's output, a readout's, or scores by label."""
+    term = spec.run.predict
+    named = str((*term.args, *term.kwargs.values())[0]) if term.name == "readout" else term.name
+    chosen = next((probe for probe in probes if probe.name == named), None)
+    if chosen is None:
+        return [*_forward_only(problems, kernels, ()), Return("output", graph.graph["output_value"])]
+    before = [] if chosen.runs_alone else _forward_only(problems, kernels, ())
+    return [*before, *chosen.predicting(kernels)]
+
+
+def _loaded(body: Sequence[Instruction], kernels: Mapping[str, Kernel]) -> tuple[Instruction, ...]:
+    """Put the batch fields that a section reads in front of it, those of its kernels first."""
+    read, made = values_read(body), values_made(body)
+    fields = [f for f in dict.fromkeys((*_fields(kernels.values())[0], *read)) if f in read and f not in made]
+    return tuple(with_frees([Load(tuple(fields), tuple(fields)), *body]))
 
 
 def _step(
@@ -79,13 +109,20 @@ def _step(
     kernels: Mapping[str, Kernels],
     corrected: Corrections | None,
     exact: Mapping[str, ExactKernels],
+    probes: Sequence[Probing],
 ) -> tuple[Instruction, ...]:
     writer = _Writer(graph, problems, kernels, spec.run.memory == "summed", spec.run.metrics)
     for block in graph.nodes:
         writer.forward(block)
     writer.finish()
-    load = Load(*_fields(_all(kernels, ("local", "forward"))))
-    body = [load, *writer.body]
+    shown = {b: k.predict for b, k in kernels.items()}
+    alone, after = ([i for p in probes if p.runs_alone == own for i in p.training(shown)] for own in (True, False))
+    fields = _fields(_all(kernels, ("local", "forward")))[0]
+    made = values_made([*alone, *writer.body, *after])
+    extra = [v for v in values_read([*alone, *after]) if v not in made]
+    fields = tuple(dict.fromkeys((*fields, *extra)))
+    load = Load(fields, fields)
+    body: list[Instruction] = [load, *writer.body]
     if spec.run.accumulate > 1:
         return tuple(_accumulated(spec, body, writer))
     updates = {block: _updates(block, bundles, corrected) for block, bundles in writer.gradients.items()}
@@ -94,7 +131,9 @@ def _step(
     else:
         body = _with_early_updates(body, writer, updates)
     if corrected is not None:
-        body[1:1] = refreshes(graph, corrected, exact, writer.body, load.values, writer.gradients)
+        read = _fields(_all(kernels, ("local", "forward")))[0]
+        body[1:1] = refreshes(graph, corrected, exact, writer.body, read, writer.gradients)
+    body = [load, *alone, *body[1:], *after]
     return tuple(with_frees(body))
 
 
@@ -229,9 +268,8 @@ def _fields(kernels: Iterable[Kernel]) -> tuple[tuple[str, ...], tuple[str, ...]
 def _forward_only(
     problems: Mapping[str, LocalProblem],
     kernels: Mapping[str, Kernel],
-    output: str | None,
     metrics: Sequence[str],
-) -> tuple[Instruction, ...]:
+) -> list[Instruction]:
     body: list[Instruction] = []
     for block, kernel in kernels.items():
         values = tuple(value_name(block, b) for b in kernel.results)
@@ -243,10 +281,7 @@ def _forward_only(
         for bundle, value in zip(kernel.results, values, strict=True):
             if bundle.role in METRIC_ROLES:
                 body += _records(problems[block], bundle, value, metrics)
-    if output is not None:
-        body.append(Return("output", output))
-    fields = _fields(kernels.values())
-    return tuple(with_frees([Load(*fields), *body]))
+    return body
 
 
 def _with_early_updates(

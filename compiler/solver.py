@@ -12,8 +12,9 @@ from torch import nn
 from lpc.compiler.rules import parameter_rules, stated, stated_at
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.model import Spec
+from lpc.specs.model import Schedule, Spec
 from lpc.specs.plan.plan import Optimizer, ParameterGroup
+from lpc.specs.source import Span
 from lpc.specs.term import Term
 
 
@@ -26,12 +27,26 @@ def solver(spec: Spec, block: str, names: Sequence[str]) -> Optimizer:
     if term is None:
         message = f"block `{block}` has parameters but no optimizer"
         raise LpcError(Diagnostic("0405", message, span=spec.origin("learn")))
+    span = stated_at(spec, block, "optimizer")
+    schedule, clip = stated(spec, block, "schedule"), stated(spec, block, "clip")
+    return optimizer_of(spec, block, names, term, span, schedule, clip)
+
+
+def optimizer_of(
+    spec: Spec,
+    block: str,
+    names: Sequence[str],
+    term: Term,
+    span: Span | None,
+    schedule: Schedule | None,
+    clip: float | None,
+) -> Optimizer:
+    """Return the optimizer that `term`, written at `span`, makes of `names`. Raises LpcError where torch refuses it."""
     options = optimizer_options(term)
     refused = refusal(term.name, options)
     if refused is not None:
         message = f"torch.optim refuses the optimizer of block `{block}`: {refused}"
-        raise LpcError(Diagnostic("0654", message, span=stated_at(spec, block, "optimizer")))
-    schedule, clip = stated(spec, block, "schedule"), stated(spec, block, "clip")
+        raise LpcError(Diagnostic("0654", message, span=span))
     return Optimizer(
         block=block,
         name=term.name,

@@ -197,12 +197,7 @@ def _also(spec: Spec) -> tuple[Label, ...]:
 
 
 def run_words(spec: Spec, problems: Problems) -> None:
-    """0114 and 0111: the device is one that torch may have; only the network's output is predicted."""
+    """0114: the device is one that torch may have."""
     if not _DEVICE.fullmatch(spec.run.device):
         message = f"`{spec.run.device}` is no device, expected `auto`, `cpu`, `cuda` or `cuda:0`"
         problems.add("0114", message, spec.origin("run", "device"), ("run", "device"))
-    if spec.run.predict != "output":
-        message = f"`predict: {spec.run.predict}` is not supported by this version of lpc"
-        problems.add(
-            "0111", message, spec.origin("run", "predict"), ("run", "predict"), help="write `predict: output`"
-        )

@@ -52,11 +52,23 @@ def placed_terms(spec: Spec) -> Iterator[Placed]:
         yield "data source", ("data", "source"), spec.data.source
         for i, transform in enumerate(spec.data.transforms):
             yield "transform", ("data", "transforms", i), transform
+        if spec.data.contrast is not None:
+            yield "contrast", ("data", "contrast"), spec.data.contrast
     yield from _decompose_terms(spec)
     yield from _learn_terms(spec)
     for i, loss in enumerate(spec.loss):
         yield from _loss_terms(loss, ("loss", i))
+    for name, readout in spec.readouts.items():
+        place = ("readouts", name)
+        yield "head", (*place, "head"), readout.head
+        yield from _loss_terms(readout.loss, (*place, "loss"))
+        yield "optimizer", (*place, "optimizer"), readout.optimizer
+        if readout.with_ is not None:
+            yield "overlay", (*place, "with"), readout.with_
+        if readout.schedule is not None:
+            yield "schedule law", (*place, "schedule", "then"), readout.schedule.then
     run = spec.run
+    yield "predictor", ("run", "predict"), run.predict
     yield from (("period", ("run", key), term) for key, term in
                 (("log", run.log), ("checkpoint", run.checkpoint), ("validate", run.validate_)))  # fmt: skip
     if run.early_stop is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lpc.specs import check_learning, check_network
+from lpc.specs import check_learning, check_network, check_readouts
 from lpc.specs.check_terms import check_terms
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems
@@ -33,6 +33,8 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_learning.signals,
     check_learning.heads,
     check_learning.split_batches,
+    check_readouts.sources,
+    check_readouts.predictor,
 )
 
 

@@ -58,6 +58,7 @@ CODES: dict[str, Code] = {
     "0142": Code("no batch fields", "add `data`, or declare under `fields` what batches hold"),
     "0143": Code("learn entry", "give `blocks` for local problems or `params` for parameter rules"),
     "0144": Code("split batch", "remove `run.accumulate`, or accept the loss on each part: `split=allowed`"),
+    "0145": Code("readout", "name a readout that exists, and give it a name of its own"),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),
@@ -138,6 +139,7 @@ CODES: dict[str, Code] = {
     ),
     "0416": Code("a loss that does not fit", "Choose a loss for this target, or a head that predicts its shape."),
     "0417": Code("a head that serves no loss", "Remove it, or write `head=` in the loss that should read it."),
+    "0418": Code("a readout that does not fit", "Let it read blocks that exist, with a loss on class scores."),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     # 05xx: plan

@@ -200,6 +200,7 @@ _DATA = _section(
         "root": TEXT,
         "batch": SIZE,
         "transforms": _either(NONE, _many(_term("transform"))),
+        "contrast": _either(NONE, _term("contrast")),
         "columns": _table(TEXT),
         "test": _either(TEXT, _TYPES["share"], NONE),
         "validation": _either(TEXT, _TYPES["share"], NONE),
@@ -256,7 +257,22 @@ _RUN = _section(
         "validate": _term("period"),
         "early_stop": _either(_term("early stop"), NONE),
         "metrics": _either(NONE, _many({"enum": sorted(VOCABULARIES["metric"])})),
-        "predict": {"const": "output"},
+        "predict": _term("predictor"),
+    },
+)
+
+_READOUT = _section(
+    "readouts",
+    {
+        "from": _many(TEXT),
+        "with": _either(NONE, _term("overlay")),
+        "normalize": _either(NONE, {"const": "rms"}),
+        "classes": _either(NONE, SIZE),
+        "head": _term("head"),
+        "loss": _term("loss"),
+        "optimizer": _term("optimizer"),
+        "schedule": _either(NONE, _term("schedule law"), _SCHEDULE),
+        "clip": _either(POSITIVE, NONE),
     },
 )
 
@@ -273,5 +289,6 @@ _TOP: dict[str, Schema] = {
     "decompose": _DECOMPOSE,
     "learn": _either(NONE, _many(_RULE)),
     "loss": _LOSSES,
+    "readouts": _table(_READOUT),
     "run": _RUN,
 }

@@ -16,6 +16,7 @@ KEYS: dict[str, dict[str, str]] = {
         "decompose": "How learning is decomposed: blocks, and the link on each boundary.",
         "learn": "Local problems of blocks and rules of parameters; the last entry that matches wins, key by key.",
         "loss": "The objective on the network's output: a term, or a list of terms with weight=.",
+        "readouts": "What learns from detached features of several blocks.",
         "run": "How the plan is executed.",
     },
     "network": {
@@ -39,6 +40,7 @@ KEYS: dict[str, dict[str, str]] = {
         "batch": "Samples in a batch.",
         "transforms": "What is done to each sample, in order.",
         "columns": "Fields by the columns or arrays of the source that they are read from.",
+        "contrast": "Positive and negative samples, both halves in one batch, told apart by the field positive.",
         "test": "Test data: the name of a split, or a share of the training data.",
         "validation": "Validation data: the name of a split, or a share of the training data.",
     },
@@ -62,6 +64,17 @@ KEYS: dict[str, dict[str, str]] = {
         "weight_decay": "Weight decay of these parameters.",
         "lr_factor": "Factor on the learning rate of these parameters.",
     },
+    "readouts": {
+        "from": "Blocks whose outputs it reads, without a gradient.",
+        "with": "What is written over the network's input, for a forward pass of its own.",
+        "normalize": "rms: each block's output is divided by its root mean square first.",
+        "classes": "Outputs of the head; without it as many as `with` has labels, else as the network has outputs.",
+        "head": "What maps the joined outputs to a prediction.",
+        "loss": "The readout's loss.",
+        "optimizer": "The readout's optimizer.",
+        "schedule": "Factor on the learning rate over the run.",
+        "clip": "Largest norm of the readout's gradient, or none.",
+    },
     "schedule": {
         "warmup": "Steps or epochs over which the rate rises from 0.",
         "then": "The law after the warm-up; it ends with the run.",
@@ -83,6 +96,6 @@ KEYS: dict[str, dict[str, str]] = {
         "validate": "How often to evaluate on the validation data.",
         "early_stop": "Stop when the validation metric no longer improves: patience(5).",
         "metrics": "What is measured in evaluation.",
-        "predict": "What predicts: output.",
+        "predict": "What predicts: output, readout(NAME) or goodness(...).",
     },
 }

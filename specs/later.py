@@ -6,8 +6,7 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    (): frozenset({"readouts"}),
-    ("data",): frozenset({"views", "contrast"}),
+    ("data",): frozenset({"views"}),
     ("decompose",): frozenset({"units"}),
     ("learn", "*"): frozenset(
         {
@@ -34,7 +33,6 @@ _NAMES: dict[str, frozenset[str]] = {
     "loss": frozenset({"consistency", "matching", "squared"}),
     "optimizer": frozenset({"module"}),
     "network": frozenset({"autoencoder", "elman", "localmixer", "vgg"}),
-    "transform": frozenset({"label_overlay"}),
 }
 
 _ARGUMENTS: dict[tuple[str, str], frozenset[str]] = {

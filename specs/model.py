@@ -66,6 +66,7 @@ class Data(Model):
     batch: Int = Field(default=128, gt=0)
     transforms: tuple[Term, ...] = ()
     columns: dict[str, str] = {}
+    contrast: Term | None = None
     test: str | Number | None = None
     validation: str | Number | None = None
 
@@ -111,6 +112,25 @@ class Rule(Model):
     lr_factor: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
+class Readout(Model):
+    """What learns from detached features of several blocks, and changes none of them.
+
+    `from` names blocks, whose outputs are flattened and joined, each first divided by its root mean square with
+    `normalize: rms`. `with` changes the network's input for a second forward pass, in evaluation mode; without
+    `classes` the head has as many outputs as `with` writes labels, else as the network has.
+    """
+
+    from_: Annotated[tuple[str, ...], Field(alias="from")]
+    with_: Annotated[Term | None, Field(alias="with")] = None
+    normalize: Literal["rms"] | None = None
+    classes: Annotated[Int, Field(gt=0)] | None = None
+    head: Term = Term("linear")
+    loss: Term = Term("cross_entropy")
+    optimizer: Term
+    schedule: Schedule | None = None
+    clip: Annotated[Number, Field(gt=0)] | None = None
+
+
 class Run(Model):
     """How the plan is executed."""
 
@@ -129,7 +149,7 @@ class Run(Model):
     validate_: Annotated[Term, Field(alias="validate")] = Term("every", ("epoch",))
     early_stop: Term | None = None
     metrics: tuple[str, ...] = ("accuracy",)
-    predict: str = "output"
+    predict: Term = Term("output")
 
 
 def default_note(path: Path, value: Any) -> tuple[str, ...]:
@@ -161,6 +181,7 @@ class Spec(Model):
     decompose: Decompose
     learn: tuple[Rule, ...]
     loss: tuple[Term, ...] = ()
+    readouts: dict[str, Readout] = {}
     run: Run = Run.model_construct()  # as `Run()`, without building its validator
 
     _spans: dict[Path, Span] = PrivateAttr(default_factory=dict)

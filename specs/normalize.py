@@ -155,6 +155,20 @@ _RULE = section(
     }
 )
 
+_READOUT = section(
+    {
+        "from": many(plain),
+        "with": unless_none(term),
+        "normalize": optional,
+        "classes": optional,
+        "head": term,
+        "loss": term,
+        "optimizer": term,
+        "schedule": _schedule,
+        "clip": _clip,
+    }
+)
+
 _SPEC = section(
     {
         "network": section(
@@ -176,6 +190,7 @@ _SPEC = section(
                     "source": term,
                     "root": optional,
                     "transforms": many(term),
+                    "contrast": unless_none(term),
                     "test": optional,
                     "validation": optional,
                 }
@@ -185,6 +200,7 @@ _SPEC = section(
         "decompose": section({"blocks": _blocks, "links": _links}),
         "learn": many(_RULE),
         "loss": many(term),
+        "readouts": values(_READOUT),
         "run": section(
             {
                 "epochs": optional,
@@ -196,6 +212,7 @@ _SPEC = section(
                 "validate": term,
                 "early_stop": unless_none(term),
                 "metrics": many(plain),
+                "predict": term,
             }
         ),
     }

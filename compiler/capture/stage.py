@@ -20,12 +20,15 @@ from lpc.compiler.capture.joint import (
     trace_training,
 )
 from lpc.compiler.capture.precision import autocast_types
+from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import Arrival, LocalProblem
 from lpc.compiler.objective import output_node
+from lpc.compiler.probing import ProbeKernels
+from lpc.compiler.readouts import Probe
 from lpc.compiler.refresh import ExactKernels
 from lpc.compiler.schedule import Kernels
 from lpc.compiler.state import named_state
@@ -50,6 +53,7 @@ class Captured:
     warnings: tuple[str, ...]
     state: dict[str, Tensor]
     exact: Mapping[str, ExactKernels]
+    probed: Mapping[str, ProbeKernels]
 
 
 def capture(
@@ -60,18 +64,20 @@ def capture(
     fields: Mapping[str, TensorType],
     targets: tuple[CaptureTarget, CaptureTarget | None],
     corrected: Corrections | None = None,
+    probes: Mapping[str, Probe] | None = None,
 ) -> Captured:
     """Capture every block, last block first: a producer must know which cotangents come back to it.
 
     `targets` are the native one and, where the plan must run elsewhere too, the portable one, for which
     only the steps with device-specific operators are captured again.
     """
-    worker = _Capture(spec, traced, graph, problems, fields, targets[0])
+    watched = _watched(probes or {})
+    worker = _Capture(spec, traced, graph, problems, fields, targets[0], watched)
     steps = {(b, mode): worker.kernels(b, mode) for b in reversed(list(graph.nodes)) for mode in MODES}
     bound = [step for step, kernels in steps.items() if any(k.device != "any" for k in kernels.values())]
     portable: dict[str, Kernel] = {}
     if targets[1] is not None and bound:
-        elsewhere = _Capture(spec, traced, graph, problems, fields, targets[1])
+        elsewhere = _Capture(spec, traced, graph, problems, fields, targets[1], watched)
         elsewhere.sent = worker.sent
         for block, mode in bound:
             portable |= {k.name: k for k in elsewhere.kernels(block, mode).values()}
@@ -82,6 +88,7 @@ def capture(
         if targets[1] is not None and bound_exact:
             others = _exact(spec, traced, graph, corrected, fields, targets[1])
             portable |= {k.name: k for kernels in others.values() for k in kernels.every}
+    probed = {name: worker.probe(probe) for name, probe in (probes or {}).items()}
     return Captured(
         {b: Kernels(**steps[b, "train"], **steps[b, "eval"]) for b in graph.nodes},
         portable,
@@ -89,7 +96,14 @@ def capture(
         tuple(worker.warnings),
         worker.state,
         exact,
+        probed,
     )
+
+
+def _watched(probes: Mapping[str, Probe]) -> dict[str, frozenset[str]]:
+    """Return by mode the nodes that must leave their blocks because a probe reads them."""
+    own = {n for p in probes.values() if not p.overlays for n in p.features["train"]}
+    return {"train": frozenset(own), "eval": frozenset(n for p in probes.values() for n in p.features["eval"])}
 
 
 def _exact(
@@ -122,7 +136,9 @@ class _Capture:
         problems: Mapping[str, LocalProblem],
         fields: Mapping[str, TensorType],
         target: CaptureTarget,
+        watched: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
+        self.watched = watched or dict.fromkeys(MODES, frozenset[str]())
         self.spec, self.traced, self.graph, self.problems, self.target = spec, traced, graph, problems, target
         for network in self.graphs().values():
             on_device(network, target.device)
@@ -182,6 +198,15 @@ class _Capture:
         forward, backward = exact_forward_and_backward(training) if False in ways else (None, None)
         return ExactKernels(vjp, forward, backward)
 
+    def probe(self, probe: Probe) -> ProbeKernels:
+        """Return the kernels of a readout, or of prediction by label."""
+        probing = Probing(self.graphs(), self.types, self.spec.run.metrics, self.target)
+        kernels, traced = probing.kernels(probe)
+        self.remember(*traced)
+        for name, tensor in probe.problem.heads.state().items():
+            self.state.setdefault(f"heads.{probe.name}.{name}", tensor)
+        return kernels
+
     def inference_kernels(self, block: str) -> dict[str, Kernel]:
         inference = self.inference(block)
         self.remember(inference)
@@ -238,7 +263,7 @@ class _Capture:
 
     def leaving(self, block: str, mode: str) -> list[str]:
         own = self.graph.nodes[block]["nodes"][mode]
-        readers = {v for b, m in self.modules[mode].items() if b != block for v in m.inputs}
+        readers = {v for b, m in self.modules[mode].items() if b != block for v in m.inputs} | self.watched[mode]
         return [v for v in self.modules[mode][block].outputs if v in readers and v in own]
 
     def remember(self, *locals_: LocalGraph) -> None:

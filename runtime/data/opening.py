@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lpc.runtime.data.column import Array, Column, Table
+from lpc.runtime.data.contrast import POSITIVE, contrast
 from lpc.runtime.data.field import Field, make_field, make_fields, renamed, transformed_fields
 from lpc.runtime.data.problem import Origin, located, problem
 from lpc.runtime.data.split import Split
@@ -41,7 +42,9 @@ def describe(data: Data, origin: Origin | None = None) -> dict[str, TensorType]:
             name: make_field(name, column, None, data.transforms if name in transformed else ())
             for name, column in table.items() if isinstance(column, Column)
         }
-    return {name: TensorType(field.type.dtype, ("B", *field.shape)) for name, field in fields.items()}
+        made = contrast(data.contrast, {name: field.type for name, field in fields.items()})
+    types = {name: TensorType(field.type.dtype, ("B", *field.shape)) for name, field in fields.items()}
+    return types if made is None else types | {POSITIVE: TensorType("bool", ("B",))}
 
 
 def check_fields(data: Data, fields: Mapping[str, TensorType], origin: Origin | None = None) -> None:
@@ -51,7 +54,7 @@ def check_fields(data: Data, fields: Mapping[str, TensorType], origin: Origin | 
     """
     with located(origin):
         data = filled(data)
-        make_fields(renamed(layout(data).tables["train"], data.columns), fields, data)
+        make_fields(renamed(layout(data).tables["train"], data.columns), _stored(fields, data), data)
 
 
 def open_data(
@@ -66,13 +69,20 @@ def open_data(
         data = filled(data)
         plan = layout(data)
         tables = {name: renamed(table, data.columns) for name, table in plan.tables.items()}
-        routes = {name: make_fields(table, fields, data) for name, table in tables.items()}
+        wanted = _stored(fields, data)
+        routes = {name: make_fields(table, wanted, data) for name, table in tables.items()}
+        made = contrast(data.contrast, {n: replace(t, shape=t.shape[1:]) for n, t in wanted.items()})
         splits = {
-            name: _load(name, tables[name], routes[name], "index" in fields) for name in tables
+            name: replace(_load(name, tables[name], routes[name], "index" in fields), contrast=made) for name in tables
         }
         splits |= _cut(splits["train"], tables["train"], plan.fractions)
-    held = {name: splits.get(name) for name in HELD_OUT}
-    return Splits(train=splits["train"].at(seed, 0), **held)
+    ready = {name: split.at(seed, 0) for name, split in splits.items()}
+    return Splits(train=ready["train"], **{name: ready.get(name) for name in HELD_OUT})
+
+
+def _stored(fields: Mapping[str, TensorType], data: Data) -> dict[str, TensorType]:
+    """Return the fields that the source must hold: all but those that the contrast makes."""
+    return {name: kind for name, kind in fields.items() if data.contrast is None or name != POSITIVE}
 
 
 def _load(name: str, table: Table, routes: Mapping[str, Field], indexed: bool) -> Split:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lpc.runtime.data.contrast import SITE, Contrast
 from lpc.runtime.data.field import Field
 from lpc.runtime.data.keys import uniform
 from lpc.specs.plan.kernel import TensorType
@@ -28,6 +29,8 @@ class Split(Dataset[dict[str, Tensor]]):
     indexed: bool
     training: bool
     draws: Mapping[int, Tensor]
+    contrast: Contrast | None = None
+    numbers: Tensor = field(default_factory=lambda: torch.empty(0))  # the contrast's, [N]
 
     @property
     def fields(self) -> dict[str, TensorType]:
@@ -48,14 +51,21 @@ class Split(Dataset[dict[str, Tensor]]):
             name: route.deliver(self.stored[name].index_select(0, rows), draws)
             for name, route in self.routes.items()
         }
-        return batch | ({"index": rows} if self.indexed else {})
+        batch |= {"index": rows} if self.indexed else {}
+        return batch if self.contrast is None else self.contrast(batch, self.numbers.index_select(0, rows))
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Return a batch {field: [B, ...]}."""
         return self[indices]
 
     def at(self, seed: int, epoch: int) -> Split:
-        """Return the same samples as they appear in one epoch: in training, augmented anew."""
+        """Return the same samples as they appear in one epoch: in training, augmented and contrasted anew."""
+        if self.contrast is not None:
+            drawn = uniform((len(self),), seed, epoch if self.training else 0, SITE)
+            return replace(self, numbers=torch.from_numpy(drawn))._augmented(seed, epoch)
+        return self._augmented(seed, epoch)
+
+    def _augmented(self, seed: int, epoch: int) -> Split:
         if not self.training:
             return self
         sites = {
@@ -71,4 +81,4 @@ class Split(Dataset[dict[str, Tensor]]):
     def subset(self, rows: Tensor, training: bool) -> Split:
         """Return some of the samples, numbered anew from 0."""
         stored = {name: values[rows] for name, values in self.stored.items()}
-        return replace(self, stored=stored, training=training)
+        return replace(self, stored=stored, training=training, numbers=torch.empty(0))

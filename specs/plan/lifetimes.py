@@ -42,7 +42,7 @@ TAKES: dict[str, frozenset[str]] = {
     "clip": frozenset({"gradients"}),
     "correct": frozenset({"gradients"}),
     "offset": frozenset({"gradients"}),
-    "part": frozenset({"input"}),
+    "part": frozenset({"input", "output"}),
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from lpc.specs.signatures.data import INITS, METRICS, PERIODS, SOURCES, STOPS, TRANSFORMS, ZOO
+from lpc.specs.signatures.data import (
+    CONTRASTS,
+    INITS,
+    METRICS,
+    OVERLAYS,
+    PERIODS,
+    PREDICTORS,
+    SOURCES,
+    STOPS,
+    TRANSFORMS,
+    ZOO,
+)
 from lpc.specs.signatures.heads import HEADS
 from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
 from lpc.specs.signatures.learning import (
@@ -25,6 +36,9 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "init law": INITS,
     "data source": SOURCES,
     "transform": TRANSFORMS,
+    "contrast": CONTRASTS,
+    "overlay": OVERLAYS,
+    "predictor": PREDICTORS,
     "block rule": BLOCKS,
     "link": LINKS,
     "head": HEADS,
@@ -41,6 +55,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
 __all__ = [
     "ADAPTERS",
     "BLOCKS",
+    "CONTRASTS",
     "CORRECTIONS",
     "FROM",
     "HEADS",
@@ -52,7 +67,9 @@ __all__ = [
     "METRICS",
     "OPTIMIZERS",
     "OPTIMIZER_ALIASES",
+    "OVERLAYS",
     "PERIODS",
+    "PREDICTORS",
     "REQUIRED",
     "SCHEDULES",
     "SOURCES",

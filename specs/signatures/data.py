@@ -55,6 +55,55 @@ TRANSFORMS = vocabulary(
     )
 )
 
+_LABELS = Parameter("classes", "size", 10, "number of classes: the first pixels hold the label, one for each class")
+_INK = Parameter("value", "float", 1.0, "pixel of the class")
+
+CONTRASTS = vocabulary(
+    (
+        Signature(
+            "label_overlay",
+            (
+                Parameter("negatives", "'wrong_label'", "wrong_label", "the second half has another class"),
+                _LABELS,
+                _INK,
+            ),
+            "each sample twice: with its own label written over the first pixels, then with another",
+        ),
+        Signature(
+            "mixed_images",
+            (Parameter("blur", "natural", 20, "times that the random mask is blurred by [1, 2, 1] / 4 each way"),),
+            "each sample, then a mixture of it with another one under a mask of large blobs",
+        ),
+    )
+)
+
+OVERLAYS = vocabulary(
+    (
+        Signature(
+            "label_overlay",
+            (Parameter("label", "'neutral'", doc="1 / classes of the pixel for every class"), _LABELS, _INK),
+            "the network's input with a label written over its first pixels",
+        ),
+    )
+)
+
+PREDICTORS = vocabulary(
+    (
+        Signature("output", (), "the network's output"),
+        Signature("readout", (Parameter("name", "str", doc="an entry of `readouts`"),), "a readout's prediction"),
+        Signature(
+            "goodness",
+            (
+                Parameter("skip", "natural", 1, "first blocks that do not count"),
+                _LABELS,
+                _INK,
+                Parameter("reduction", "'sum' | 'mean'", "sum", "over the squares of a block's output"),
+            ),
+            "for each class the goodness of the input with that label: squares of the blocks' outputs",
+        ),
+    )
+)
+
 _CLASSES = Parameter("classes", "size", 10, "number of outputs")
 _CHANNELS_IN = Parameter("channels", "size", 3, "input channels")
 
