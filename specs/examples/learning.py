@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from lpc.specs.examples.example import BUILD, Example
 
-_TOKENS = (
-    "network: {inputs: {tokens: {shape: [2, 2], dtype: int64}}, "
-    "layers: [flatten, embed: embedding(9, 4), flatten, out: linear(3)]}\n"
-    "data: none\nfields: {label: {shape: [], dtype: int64}}\n"
-)
 _LENGTHS = (
     "network: {inputs: {words: [T, 4]}, layers: [fc1: linear(8), relu, mean(1), out: linear(3)]}\n"
     "data: none\nfields: {label: {shape: [], dtype: int64}}\n"
@@ -37,6 +32,14 @@ class Reader(nn.Linear):
 
 """
 _DETACHED = _READER + _net("Detached", "hidden").replace("nn.Linear(16, 10)", "Reader(16, 10)")
+_RANK = """\
+class Rank(nn.Linear):
+    def forward(self, hidden):
+        return super().forward(hidden).argmax(1)
+
+
+"""
+_RANKED = _RANK + _net("Ranked", "hidden").replace("nn.Linear(64, 16), nn.Linear", "Rank(64, 16), nn.Embedding")
 _CUT = 'decompose: {blocks: {b1: a, head: b}, links: gradient}\nlearn: {blocks: "*", optimizer: adam}'
 _LOCAL = "decompose: {blocks: {b1: a, head: b}, links: stop}"
 
@@ -48,9 +51,11 @@ _CORRECTED = (
 LEARNING: dict[str, Example] = {
     "0401": Example(
         "A block with a local loss must compute something that has a gradient; whole numbers have none.",
-        f"{_TOKENS}decompose: {{blocks: {{b0: flatten1, b1: embed, head: out}}}}",
-        f"{_TOKENS}decompose: {{blocks: {{b1: [flatten1, embed], head: out}}}}",
+        f"{_module('Ranked')}decompose: {{blocks: {{b1: a, head: b}}}}",
+        f"{_module('Ranked')}decompose: {{blocks: {{all: [a, b]}}}}\n"
+        'learn: {blocks: "*", loss: cross_entropy, optimizer: adam}',
         BUILD,
+        _HEAD + _RANKED,
     ),
     "0402": Example(
         "A loss names as its target what no batch holds.",
@@ -146,6 +151,12 @@ LEARNING: dict[str, Example] = {
         "A loss that reads the block's output itself, or brings its own head, does not read the block's head.",
         'learn: {blocks: "*", head: linear, loss: cwc, optimizer: adam}',
         'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}',
+        BUILD,
+    ),
+    "0418": Example(
+        "A readout learns class scores from blocks' outputs; a label written over the input must fit into it.",
+        "readouts: {probe: {from: [b1], with: 'label_overlay(neutral, classes=99)', optimizer: sgd(lr=0.1)}}",
+        "readouts: {probe: {from: [b1], with: label_overlay(neutral), optimizer: sgd(lr=0.1)}}",
         BUILD,
     ),
     "0430": Example(

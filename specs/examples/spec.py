@@ -157,6 +157,11 @@ SPEC: dict[str, Example] = {
         "run: {epochs: 1, steps: 100}",
         "run: {steps: 100}",
     ),
+    "0145": Example(
+        "A run may predict with a readout, by its name; a readout bears no block's name.",
+        "run: {epochs: 1, predict: readout(probe)}",
+        "readouts: {probe: {from: [b1], optimizer: sgd(lr=0.1)}}\nrun: {epochs: 1, predict: readout(probe)}",
+    ),
     "0140": Example(
         "A list of layers cannot be read: a name is used twice, a structure is empty, `from` leads nowhere.",
         "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), fc1: relu, out: linear(10)]}",

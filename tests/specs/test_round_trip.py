@@ -94,7 +94,7 @@ SPECS = st.fixed_dictionaries(
         ),
         "learn": st.lists(RULES, max_size=2),
     },
-    optional={"name": TEXTS, "run": st.fixed_dictionaries({"predict": TEXTS, "precision": st.just("none")})},
+    optional={"name": TEXTS, "run": st.fixed_dictionaries({"predict": TERMS, "precision": st.just("none")})},
 )
 
 
