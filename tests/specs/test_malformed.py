@@ -73,7 +73,6 @@ TABLE = (
     Bad("adapter_by_position", "name: small", "adapters: lora([])", "0114", 1, 11, "names nothing"),
     Bad("adapter_rank", "name: small", "adapters: lora(fc1, rank=0)", "0123", 1, 26, "at least 1"),
     Bad("train_blocks", "head: linear", "train: true", "0143", 15, 19, "`train` belongs to an entry with `params`"),
-    Bad("later_top", "name: small", "readouts: {}", "0111", 1, 1, "not supported"),
     Bad("later_rule", "head: linear", "estimator: backprop", "0111", 15, 19, "not supported"),
     Bad("later_link", "links: stop", "links: variable(steps=5)", "0111", 13, 10, "not supported"),
     Bad("later_argument", "sgd(lr=0.1)", "rmsprop(lr=0.1, flavor=tensorflow)", "0111", 15, 81, "not supported"),
