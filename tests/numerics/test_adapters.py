@@ -166,7 +166,7 @@ SELECTIONS = ("out.*", "fc1.weight", "fc2.bias", "*.bias")
 
 
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -219,10 +219,8 @@ def own(names: Iterable[str]) -> set[str]:
     return {name for name in names if not name.startswith("heads.")}
 
 
-@pytest.mark.parametrize(
-    "adapters", [['lora(targets="conv1|fc1", rank=2)', "lokr(targets=[conv2, out], rank=1)"], ["lokr(targets=fc1)"]]
-)
-def test_merged_weights_are_those_of_the_network_without_adapters(tmp_path: Path, adapters: list[str]) -> None:
+def test_merged_weights_are_those_of_the_network_without_adapters(tmp_path: Path) -> None:
+    adapters = ['lora(targets="conv1|fc1", rank=2)', "lokr(targets=[conv2, out], rank=1)"]
     plan = lpc.build(spec(adapters, "stop"), allow=[str(NETWORK)])
     found = lpc.Trainer(plan, device="cpu")
     for seed in range(3):

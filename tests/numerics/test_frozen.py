@@ -45,7 +45,7 @@ def trainer(links: dict[str, str], frozen: set[str], **more: Any) -> lpc.Trainer
 
 
 @settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],

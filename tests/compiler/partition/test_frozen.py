@@ -124,7 +124,7 @@ def nets(draw: st.DrawFn) -> tuple[tuple[tuple[int, ...], ...], str, dict[str, T
     return tuple(reads), "".join(map(str, sorted(frozen))), {**links, "*": STOP}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(net=nets())
 def test_any_result_is_a_partition(trace: Callable[..., Any], spec: Callable[..., Any], net: Any) -> None:
     reads, frozen, links = net
