@@ -145,6 +145,10 @@ def _ensure_sound(
     if summed and (options["batch"] != 1 or options["memory"] == "micro_batch"):
         message = f"the offset of block `{block}` comes from a part of the batch, and a loss is a sum over the batch"
         raise LpcError(Diagnostic("0415", message, span=span, help="take `reduction=mean`, or the whole batch at once"))
+    coupled = [loss for loss in losses if not loss.kind.separable and loss.options.get("split") != "allowed"]
+    if coupled and (options["batch"] != 1 or options["memory"] == "micro_batch"):
+        message = f"the offset of block `{block}` comes from a part of the batch, and a loss couples its samples"
+        raise LpcError(Diagnostic("0415", message, span=span, help="take the whole batch at once, or `split=allowed`"))
     for factor in ("alpha", "scale"):
         law = options[factor]
         if isinstance(law, Term) and law.name not in signatures.SCHEDULES:

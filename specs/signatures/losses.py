@@ -23,7 +23,7 @@ WEIGHTS = vocabulary(
 _WEIGHT = Parameter("weight", "float | term", 1.0, "factor in the sum of losses; `linear(first, last)` over the blocks")
 _TARGET = Parameter("target", "none | str", None, "batch field; none: the only field that is not an input")
 _HEAD = Parameter("head", "none | str | term", None, "head of this term alone; none: the block's head")
-_SPLIT = Parameter("split", "'refused' | 'allowed'", "refused", "whether `run.accumulate` may split its batch")
+_SPLIT = Parameter("split", "'refused' | 'allowed'", "refused", "whether a step may compute it on parts of the batch")
 _SCALE = Parameter("scale", "float", 1.0, "factor on the prediction before the loss")
 _REDUCTION = Parameter(
     "reduction", "'mean' | 'sum' | 'batchmean'", "mean", "batchmean: sum over outputs, mean over the batch"

@@ -134,6 +134,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown head": (spec("sim(head=lniear_map)"), "0120", "linear_map"),
     "head's argument": (spec("sim(head=pool_linear(dim=0))"), "0123", "dim"),
     "weight's law": (spec("sim(weight=cosine(1, 2))"), "0120", "cosine"),
+    "offset": (spec("sim", learn=[{"blocks": "b1", "correct": "bp_offset(period=2)"}]), "0415", "couples its samples"),
     "split": (spec("sim", run={"target": "cpu", "accumulate": 2}), "0144", "couples"),
 }
 
