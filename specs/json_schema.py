@@ -200,6 +200,7 @@ _DATA = _section(
         "root": TEXT,
         "batch": SIZE,
         "transforms": _either(NONE, _many(_term("transform"))),
+        "views": SIZE,
         "contrast": _either(NONE, _term("contrast")),
         "columns": _table(TEXT),
         "test": _either(TEXT, _TYPES["share"], NONE),

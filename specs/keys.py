@@ -40,6 +40,7 @@ KEYS: dict[str, dict[str, str]] = {
         "batch": "Samples in a batch.",
         "transforms": "What is done to each sample, in order.",
         "columns": "Fields by the columns or arrays of the source that they are read from.",
+        "views": "How often each sample stands in a batch, each time transformed anew; all of one view after another.",
         "contrast": "Positive and negative samples, both halves in one batch, told apart by the field positive.",
         "test": "Test data: the name of a split, or a share of the training data.",
         "validation": "Validation data: the name of a split, or a share of the training data.",

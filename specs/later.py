@@ -6,7 +6,6 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    ("data",): frozenset({"views"}),
     ("decompose",): frozenset({"units"}),
     ("learn", "*"): frozenset(
         {

@@ -66,6 +66,7 @@ class Data(Model):
     batch: Int = Field(default=128, gt=0)
     transforms: tuple[Term, ...] = ()
     columns: dict[str, str] = {}
+    views: Int = Field(default=1, ge=1, le=8)
     contrast: Term | None = None
     test: str | Number | None = None
     validation: str | Number | None = None

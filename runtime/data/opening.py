@@ -73,7 +73,10 @@ def open_data(
         routes = {name: make_fields(table, wanted, data) for name, table in tables.items()}
         made = contrast(data.contrast, {n: replace(t, shape=t.shape[1:]) for n, t in wanted.items()})
         splits = {
-            name: replace(_load(name, tables[name], routes[name], "index" in fields), contrast=made) for name in tables
+            name: replace(
+                _load(name, tables[name], routes[name], "index" in fields), contrast=made, views=data.views
+            )
+            for name in tables
         }
         splits |= _cut(splits["train"], tables["train"], plan.fractions)
     ready = {name: split.at(seed, 0) for name, split in splits.items()}

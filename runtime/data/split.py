@@ -21,7 +21,8 @@ class Split(Dataset[dict[str, Tensor]]):
 
     `stored[name]` is [N, ...] for each of `routes`; `draws[i]` [N, n] holds the random numbers of transform i
     for one epoch and is empty where nothing is random: a sample's augmentation depends on (seed, epoch,
-    sample) alone. With `indexed`, batches also have the field `index`.
+    sample) alone. With `indexed`, batches also have the field `index`. With several `views` a batch holds every sample
+    that often, all samples of one view after those of the one before; each view has n of a transform's numbers.
     """
 
     routes: Mapping[str, Field]
@@ -29,6 +30,7 @@ class Split(Dataset[dict[str, Tensor]]):
     indexed: bool
     training: bool
     draws: Mapping[int, Tensor]
+    views: int = 1
     contrast: Contrast | None = None
     numbers: Tensor = field(default_factory=lambda: torch.empty(0))  # the contrast's, [N]
 
@@ -46,13 +48,19 @@ class Split(Dataset[dict[str, Tensor]]):
         if isinstance(indices, int):
             return {name: value[0] for name, value in self[[indices]].items()}
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        draws = {site: numbers.index_select(0, rows) for site, numbers in self.draws.items()}
+        batches = [self._view(rows, view) for view in range(self.views)]
+        batch = {name: torch.cat([b[name] for b in batches]) for name in batches[0]} if self.views > 1 else batches[0]
+        return batch if self.contrast is None else self.contrast(batch, self.numbers.index_select(0, rows))
+
+    def _view(self, rows: Tensor, view: int) -> dict[str, Tensor]:
+        draws = {
+            site: numbers.index_select(0, rows).chunk(self.views, 1)[view] for site, numbers in self.draws.items()
+        }
         batch = {
             name: route.deliver(self.stored[name].index_select(0, rows), draws)
             for name, route in self.routes.items()
         }
-        batch |= {"index": rows} if self.indexed else {}
-        return batch if self.contrast is None else self.contrast(batch, self.numbers.index_select(0, rows))
+        return batch | ({"index": rows} if self.indexed else {})
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Return a batch {field: [B, ...]}."""
@@ -74,7 +82,7 @@ class Split(Dataset[dict[str, Tensor]]):
             for number, transform in enumerate(route.transforms) if transform.draws
         }
         return replace(self, draws={
-            site: torch.from_numpy(uniform((len(self), width), seed, epoch, site + 1))
+            site: torch.from_numpy(uniform((len(self), width * self.views), seed, epoch, site + 1))
             for site, width in sites.items()
         })
 

@@ -36,6 +36,9 @@ SHIPPED = (
     "infopro",
     "gim",
     "forward_forward",
+    "loco",
+    "lookahead",
+    "bp_modified",
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")
