@@ -75,6 +75,26 @@ learn:
     loss: ["ff_bce(goodness=sum, threshold=width)", peer(weight=0.03)]
     optimizer: sgd(lr=1e-3, momentum=0.9, weight_decay=3e-4)
 """,
+    "loco": """\
+loss: none
+decompose: {blocks: per_layer, links: gradient(reach=1)}
+learn: [{blocks: "*", head: simclr_mlp, loss: nt_xent, optimizer: adam(lr=1e-3)}]
+""",
+    "lookahead": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: "gradient(reach=1, only=furthest)"}
+learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=1e-3)}]
+""",
+    "bp_modified": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    head: linear
+    loss: cross_entropy
+    correct: bp_offset(period=10, batch=0.25, scale=1.0, memory=recompute)
+    optimizer: adam(lr=1e-3)
+""",
 }
 
 OURS = """\
