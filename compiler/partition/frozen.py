@@ -26,8 +26,9 @@ Rank = Mapping[str, int]
 def fuse_frozen(graph: nx.DiGraph[str], spec: Spec, traced: Traced) -> nx.DiGraph[str]:
     """Return the partition with frozen blocks joined to the first block that reads them.
 
-    A frozen block that owns the output, or that cannot be joined without joining boundaries of different links, stays
-    and has the attribute `frozen`. The graph's attribute `fused` maps each block that was joined to where it went.
+    A frozen block that owns the output, that a readout reads, or that cannot be joined without joining boundaries of
+    different links, stays and has the attribute `frozen`. The graph's attribute `fused` maps each block that was joined
+    to where it went.
     Raises LpcError for a frozen block that the spec gives a loss or head by name.
     """
     frozen = frozen_blocks(graph, _trained(traced), spec)
@@ -36,8 +37,9 @@ def fuse_frozen(graph: nx.DiGraph[str], spec: Spec, traced: Traced) -> nx.DiGrap
     ranks = {"train": _rank(traced.train), "eval": _rank(traced.eval)}
     joined: dict[str, str] = {}
     whole = graph.copy()
+    read = {block for readout in spec.readouts.values() for block in readout.from_}
     for block in frozen:
-        host = _host(whole, block, frozen)
+        host = _host(whole, block, frozen) if block not in read else None
         if host is None:
             whole.nodes[block]["frozen"] = True
         else:

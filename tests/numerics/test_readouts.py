@@ -208,3 +208,12 @@ def test_mistakes_are_told() -> None:
         with pytest.raises(lpc.LpcError) as caught:
             lpc.build(spec(64, predict, **change))
         assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_a_frozen_block_that_is_read_stays_a_block() -> None:
+    said = spec(64, predict="output", **{"from": ["l1"], "normalize": "rms"})
+    said["learn"] += [{"params": "fc1.*", "train": False}]
+    said["learn"][0]["loss"] = ["ff_bce(goodness=sum, threshold=width)"]
+    plan = lpc.build(said)
+    assert list(plan.partition) == ["l1", "l2", "l3"]
+    assert lpc.verify(plan).ok

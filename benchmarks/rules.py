@@ -1,0 +1,132 @@
+"""What does the BP-modified rule gain, and what does it cost? Local rules with and without offsets, beside backprop.
+
+    LPC_DATA=... python benchmarks/rules.py [--net resnet vit] [--samples 5000] [--epochs 3] [--seed 0]
+
+CIFAR-10, a share of its training samples, the whole test set. Accuracy is that of the network's output; seconds are
+the mean of a step over three periods of the offset; MiB the peak of what a step makes besides parameters and
+optimizer state, over one period. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from statistics import mean
+from typing import Any
+
+import torch
+from ledger import Ledger
+
+import lpc
+
+MIB = 2**20
+PERIOD = 10
+OFFSET = f"bp_offset(period={PERIOD}, batch=0.25, memory=recompute)"
+NETS: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "network": {"zoo": "resnet18", "args": {"width": 16}, "inputs": {"image": [3, 32, 32]}},
+        "blocks": {"b1": ["conv1", "bn1", "layer1"], "b2": ["layer2"], "b3": ["layer3"], "b4": ["layer4", "fc"]},
+        "head": "gap_linear",
+        "optimizer": "sgd(lr=0.05, momentum=0.9, weight_decay=5e-4)",
+    },
+    "vit": {
+        "network": {
+            "module": "transformers:ViTForImageClassification",
+            "config": {
+                "image_size": 32, "patch_size": 4, "hidden_size": 96, "intermediate_size": 192, "num_labels": 10,
+                "num_hidden_layers": 8, "num_attention_heads": 4, "hidden_dropout_prob": 0.0,
+            },
+            "inputs": {"pixel_values": [3, 32, 32]},
+            "output": "logits",
+        },
+        "blocks": "balanced(count=4, by=memory)",
+        "head": "token",
+        "optimizer": "adamw(lr=1e-3, weight_decay=0.05)",
+    },
+}  # fmt: skip
+# name -> the link on each boundary, whether blocks have losses of their own, and whether offsets correct them
+RULES: dict[str, tuple[str, bool, bool]] = {
+    "backprop": ("gradient", False, False),
+    "local (horizon 1)": ("stop", True, False),
+    "local + offset": ("stop", True, True),
+    "horizon 2": ("gradient(reach=1, only=furthest)", True, False),
+    "horizon 2 + offset": ("gradient(reach=1, only=furthest)", True, True),
+    "overlap (LoCo's routing)": ("gradient(reach=1)", True, False),
+    "overlap + offset": ("gradient(reach=1)", True, True),
+}
+
+
+def spec(net: dict[str, Any], rule: str, samples: int, epochs: int, seed: int) -> dict[str, Any]:
+    """One network under one rule; everything else is the same."""
+    links, local, corrected = RULES[rule]
+    learn: dict[str, Any] = {"blocks": "*", "optimizer": net["optimizer"], "schedule": "cosine"}
+    learn |= {"head": net["head"], "loss": "cross_entropy"} if local else {"loss": "none"}
+    learn |= {"correct": OFFSET} if corrected else {}
+    field = next(iter(net["network"]["inputs"]))
+    return {
+        "network": net["network"],
+        "data": {
+            "source": "parquet",
+            "root": f"{os.environ['LPC_DATA']}/cifar10",
+            "batch": 64,
+            "columns": {field: "image"} if field != "image" else {},
+            "transforms": ["flip", "normalize([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])"],
+            "validation": 1.0 - samples / 50_000,
+        },
+        "loss": "cross_entropy",
+        "decompose": {"blocks": net["blocks"], "links": links},
+        "learn": [learn],
+        "run": {"epochs": epochs, "seed": seed, "target": "cpu", "validate": "none", "log": "none"},
+    }
+
+
+def peak(trainer: lpc.Trainer) -> float:
+    """Return the peak MiB of a step over one period, after a first one that makes optimizer state."""
+    batch = trainer.splits.train[torch.arange(trainer.batch_size)]
+    batch = {name: batch[name] for name in trainer.plan.program.fields}
+    for _ in range(PERIOD):
+        trainer.step(batch)
+    with Ledger() as ledger:
+        for _ in range(PERIOD):
+            trainer.step(batch)
+    return ledger.peak / MIB
+
+
+def seconds(trainer: lpc.Trainer) -> float:
+    """Return the mean seconds of a step over three periods: steps with a refresh take longer."""
+    batch = trainer.splits.train[torch.arange(trainer.batch_size)]
+    found = []
+    for _ in range(3 * PERIOD):
+        start = time.perf_counter()
+        trainer.step(batch)
+        found.append(time.perf_counter() - start)
+    return mean(found)
+
+
+def main() -> int:
+    """Print a table for each network."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--net", nargs="*", default=list(NETS))
+    parser.add_argument("--samples", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    size = f"{options.samples} samples, {options.epochs} epochs, seed {options.seed}"
+    print(f"torch {torch.__version__}, {platform.machine()}, one thread; {size}, batch 64")
+    for name in options.net:
+        print(f"\n| {name} | test accuracy | s a step | MiB |\n|---|---:|---:|---:|")
+        for rule in RULES:
+            plan = lpc.build(spec(NETS[name], rule, options.samples, options.epochs, options.seed))
+            trainer = lpc.Trainer(plan, device="cpu")
+            found = trainer.fit()
+            measured = lpc.Trainer(plan, device="cpu", data=trainer.splits)
+            memory, step = peak(measured), seconds(measured)
+            print(f"| {rule} | {found['test_accuracy']:.3f} | {step:.3f} | {memory:.1f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
