@@ -159,7 +159,7 @@ class _Around:
             self.spec, name, parameters, readout.optimizer, span, readout.schedule, readout.clip
         )
         problem = LocalProblem(name, dict.fromkeys(MODES, JOINED), (loss,), (), (), {}, optimizer, heads)
-        join = Join(readout.normalize == "rms")
+        join = Join(readout.normalize == "rms" or (readout.normalize == "auto" and bool(overlays)))
         return Probe(name, problem, join, features, overlays, self.image, self.halves)
 
     def by_label(self) -> Probe:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from lpc.specs.check_network import DTYPES
 from lpc.specs.keys import KEYS
-from lpc.specs.model import Decompose, Rule, Run, Schedule
+from lpc.specs.model import Decompose, Readout, Rule, Run, Schedule
 from lpc.specs.recipes.recipe import SHIPPED, Recipe, shipped
 from lpc.specs.signatures import FROM, REQUIRED, STRUCTURES, VOCABULARIES, Parameter, Signature
 from lpc.specs.term import Term
@@ -267,7 +267,7 @@ _READOUT = _section(
     {
         "from": _many(TEXT),
         "with": _either(NONE, _term("overlay")),
-        "normalize": _either(NONE, {"const": "rms"}),
+        "normalize": _choice(Readout, "normalize"),
         "classes": _either(NONE, SIZE),
         "head": _term("head"),
         "loss": _term("loss"),

@@ -68,7 +68,7 @@ KEYS: dict[str, dict[str, str]] = {
     "readouts": {
         "from": "Blocks whose outputs it reads, without a gradient.",
         "with": "What is written over the network's input, for a forward pass of its own.",
-        "normalize": "rms: each block's output is divided by its root mean square first.",
+        "normalize": "rms: divide each block's output by its root mean square first; auto: where there is a `with`.",
         "classes": "Outputs of the head; without it as many as `with` has labels, else as the network has outputs.",
         "head": "What maps the joined outputs to a prediction.",
         "loss": "The readout's loss.",

@@ -117,13 +117,14 @@ class Readout(Model):
     """What learns from detached features of several blocks, and changes none of them.
 
     `from` names blocks, whose outputs are flattened and joined, each first divided by its root mean square with
-    `normalize: rms`. `with` changes the network's input for a second forward pass, in evaluation mode; without
-    `classes` the head has as many outputs as `with` writes labels, else as the network has.
+    `normalize: rms`. `with` changes the network's input for a second forward pass, in evaluation mode; `auto`
+    normalises then, as Forward-Forward does, and not otherwise. Without `classes` the head has as many outputs as
+    `with` writes labels, else as the network has.
     """
 
     from_: Annotated[tuple[str, ...], Field(alias="from")]
     with_: Annotated[Term | None, Field(alias="with")] = None
-    normalize: Literal["rms"] | None = None
+    normalize: Literal["auto", "rms", "none"] = "auto"
     classes: Annotated[Int, Field(gt=0)] | None = None
     head: Term = Term("linear")
     loss: Term = Term("cross_entropy")

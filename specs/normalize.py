@@ -159,7 +159,6 @@ _READOUT = section(
     {
         "from": many(plain),
         "with": unless_none(term),
-        "normalize": optional,
         "classes": optional,
         "head": term,
         "loss": term,

@@ -38,7 +38,6 @@ def spec(pixels: int = 784, predict: str = "readout(digits)", **readout: Any) ->
             "digits": {
                 "from": ["l2", "l3"],
                 "with": "label_overlay(neutral)",
-                "normalize": "rms",
                 "head": "linear(bias=false)",
                 "loss": "cross_entropy",
                 "optimizer": sgd.format(0.01, 3e-3),
@@ -118,7 +117,12 @@ def hidden(state: dict[str, Tensor], image: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("change", "contrast"),
-    [({}, True), ({"with": None}, True), ({"with": None, "normalize": None, "from": ["l1", "l3"]}, False)],
+    [
+        ({}, True),
+        ({"with": None, "normalize": "rms"}, True),
+        ({"with": None, "from": ["l1", "l3"]}, False),
+        ({"normalize": "none"}, False),
+    ],
 )
 def test_a_readout_by_hand(change: dict[str, Any], contrast: bool) -> None:
     said = spec(64, **{"classes": 10, **change})
@@ -127,18 +131,19 @@ def test_a_readout_by_hand(change: dict[str, Any], contrast: bool) -> None:
     data, state = sample(), trainer.state_dict()
     rows = len(data["label"]) // 2 if contrast else len(data["label"])
     image = data["image"][:rows].clone()
-    if "with" in said["readouts"]["digits"]:
+    overlaid = "with" in said["readouts"]["digits"]
+    if overlaid:
         image[:, :CLASSES] = 1 / CLASSES
     layers = hidden(state, image)
     joined = [layers[int(block[1]) - 1] for block in said["readouts"]["digits"]["from"]]
-    if "normalize" in said["readouts"]["digits"]:
+    if said["readouts"]["digits"].get("normalize", "rms" if overlaid else "none") == "rms":
         joined = [h / (h.square().mean(1, keepdim=True).sqrt() + 1e-8) for h in joined]
     weight = state["heads.digits.weight"].clone().requires_grad_()
     loss = F.cross_entropy(F.linear(torch.cat(joined, 1), weight), data["label"][:rows])
     (wanted,) = torch.autograd.grad(loss, weight)
     close(trainer.gradients(data)["heads.digits.weight"], wanted, "readout")
     shown = trainer.predict({"image": data["image"][:rows]})
-    if "with" in said["readouts"]["digits"]:
+    if overlaid:
         close(shown, F.linear(torch.cat(joined, 1), weight).detach(), "prediction")
 
 
