@@ -5,7 +5,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
-# Each test process gets one thread: the workers are what fills the cores.
+# Each test process gets one thread: the workers are what fills the cores, and steal work from each other at the end.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ run: $(VENV)/run.stamp ## build and train examples/digits (three stop-gradient b
 	$(BIN)/lpc run runs/digits.plan --out runs/digits
 
 test: $(VENV)/dev.stamp ## run the whole test suite
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/dev.stamp ## lint, and test the architecture: import order, package list, sizes
 	$(BIN)/ruff check .
