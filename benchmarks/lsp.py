@@ -87,8 +87,9 @@ async def measure(path: Path, text: str, rounds: int) -> Times:
     client = LanguageClient("benchmark", "1")
     typist = Typist(client, path, text)
     client.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)(lambda params: typist.told.put_nowait(params))
+    before = {child.pid for child in psutil.Process().children()}
     await client.start_io(sys.executable, "-m", "lpc", "lsp")
-    (server,) = psutil.Process().children()
+    (server,) = (child for child in psutil.Process().children() if child.pid not in before)
     await client.initialize_async(types.InitializeParams(capabilities=types.ClientCapabilities()))
     typist.open()
     await typist.diagnostics()
