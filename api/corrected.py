@@ -54,8 +54,9 @@ def _measured(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return true and local gradients on the first samples, each the mean over the pieces by their samples."""
     size = len(next(iter(batch.values())))
-    count = round(refresh.share * size) if refresh.share <= 1 else int(refresh.share)
-    bounds = [max(count, 1) * i // refresh.pieces for i in range(refresh.pieces + 1)]
+    wanted = round(refresh.share * size) if refresh.share <= 1 else int(refresh.share)
+    count = min(max(wanted, 1), size)
+    bounds = [count * i // refresh.pieces for i in range(refresh.pieces + 1)]
     exact: dict[str, Tensor] = {}
     local: dict[str, Tensor] = {}
     for first, last in pairwise(bounds):
@@ -66,7 +67,7 @@ def _measured(
         steps = _both(build, state, piece, drawn)
         for total, step in zip((exact, local), steps, strict=True):
             for name, gradient in step.gradients.items():
-                total[name] = total.get(name, torch.zeros(())) + gradient * (last - first) / max(count, 1)
+                total[name] = total.get(name, torch.zeros(())) + gradient * (last - first) / count
     return exact, local
 
 

@@ -149,8 +149,7 @@ def _ensure_sound(
     if coupled and (options["batch"] != 1 or options["memory"] == "micro_batch"):
         message = f"the offset of block `{block}` comes from a part of the batch, and a loss couples its samples"
         raise LpcError(Diagnostic("0415", message, span=span, help="take the whole batch at once, or `split=allowed`"))
-    for factor in ("alpha", "scale"):
-        law = options[factor]
-        if isinstance(law, Term) and law.name not in signatures.SCHEDULES:
-            message = f"`{law}` is no schedule law for `{factor}`"
-            raise LpcError(Diagnostic("0415", message, span=span, help="write a number, `auto` or a law, `linear()`"))
+    batch = options["batch"]
+    if batch == 0 or (batch > 1 and not isinstance(batch, int)):
+        message = f"`batch={batch}` of block `{block}`'s offset is no share of the batch and no number of samples"
+        raise LpcError(Diagnostic("0415", message, span=span, help="write `batch=0.25`, or `batch=32`"))

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lpc.specs.plan.instructions import (
-    Accumulate,
-    Call,
-    Clip,
-    Correct,
-    Every,
-    Free,
-    Instruction,
-    Load,
-    Offset,
-    Part,
-    Random,
-    Record,
-    Repeat,
-    Return,
-    Update,
-    Write,
-)
+from lpc.specs.plan.flow import made, read
+from lpc.specs.plan.instructions import Call, Every, Free, Instruction, Load, Part, Random, Repeat
 
 
 def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:
@@ -32,7 +16,7 @@ def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[In
     kept = set(keep)
     last: dict[str, int] = {}
     for index, instruction in enumerate(body):
-        for value in (*_defined(instruction), *_used(instruction)):
+        for value in (*made(instruction), *read(instruction)):
             last[value] = index
     result: list[Instruction] = []
     dead: list[str] = []
@@ -43,46 +27,3 @@ def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[In
         result.append(instruction)
         dead += [v for v, end in last.items() if end == index and v not in kept]
     return [*result, Free(tuple(dead))] if dead else result
-
-
-def values_made(body: Iterable[Instruction]) -> dict[str, None]:
-    """Return the values that a body defines for what comes after, in order."""
-    return dict.fromkeys(value for instruction in body for value in _defined(instruction))
-
-
-def values_read(body: Iterable[Instruction]) -> dict[str, None]:
-    """Return the values of its own or of what is around that a body reads, in order."""
-    return dict.fromkeys(value for instruction in body for value in _used(instruction))
-
-
-def _defined(instruction: Instruction) -> tuple[str, ...]:
-    match instruction:
-        case Load(values=values) | Call(values=values):
-            return values
-        case Random(value=value):
-            return (value,)
-        case Part(body=body):
-            return tuple(i.target for i in body if isinstance(i, Accumulate))
-        case _:
-            return ()
-
-
-def _used(instruction: Instruction) -> tuple[str, ...]:
-    match instruction:
-        case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values):
-            return values
-        case Write(value=value) | Record(value=value) | Return(value=value):
-            return (value,)
-        case Accumulate(target=target, value=value):
-            return (target, value)
-        case Offset(exact=exact, local=local):
-            return (*exact, *local)
-        case Correct(gradients=values):
-            return values
-        case Part(sources=sources):
-            return sources
-        case Every(body=body) | Repeat(body=body):
-            inside = {v for i in body for v in _defined(i)}
-            return tuple(v for i in body for v in _used(i) if v not in inside)
-        case _:
-            return ()

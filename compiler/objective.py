@@ -52,7 +52,7 @@ class Objectives:
     def of(self, block: str, feature: Mapping[str, str]) -> Objective:
         """Return the objective of a block with this feature, by mode. Raises LpcError for what does not fit."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.spec.run.seed, list(self.graph.nodes).index(block)))
+            torch.manual_seed(seed_of_modules(self.spec.run.seed, list(self.graph.nodes).index(block)))
             return _Writer(self, block, feature).objective()
 
     def is_output(self, block: str) -> bool:
@@ -78,12 +78,13 @@ class Objectives:
         place = inner.index(block) / max(len(inner) - 1, 1) if block in inner else 1.0
         return first + (last - first) * place
 
-    def type(self, value: str) -> TensorType:
+    def type(self, value: str, mode: str = "train") -> TensorType:
         """Return the type of a batch field or of a node of the network."""
         if value in self.fields:
             return self.fields[value]
-        node = next(n for n in self.traced.train.graph.nodes if n.name == value)
-        return tensor_type(node.meta["val"], self.traced.train.meta.get("symbols", {}))
+        network = self.graph_of(mode)
+        node = next(n for n in network.graph.nodes if n.name == value)
+        return tensor_type(node.meta["val"], network.meta.get("symbols", {}))
 
     def field(self, named: Any, loss: str, span: Span | None) -> str:
         """Return the batch field that `loss` (as in a message) compares with: the named one, else the only one."""
@@ -283,5 +284,6 @@ def output_node(network: fx.GraphModule) -> fx.Node:
     return node
 
 
-def _seed(seed: int, index: int) -> int:
+def seed_of_modules(seed: int, index: int) -> int:
+    """Return the seed of the modules that belong to the block or readout number `index`."""
     return (seed * 1_000_003 + index + 1) % 2**63

@@ -21,13 +21,14 @@ from lpc.compiler.heads import HEADS
 from lpc.compiler.local_loss import LocalLoss, LocalModules
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.losses import LOSSES
-from lpc.compiler.objective import MODES, Objectives, output_node
+from lpc.compiler.objective import MODES, Objectives, output_node, seed_of_modules
 from lpc.compiler.setting import Setting
 from lpc.compiler.solver import optimizer_of
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Path, Readout, Spec
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.term import Term
 
 JOINED = "joined"
 
@@ -139,6 +140,10 @@ class _Around:
 
     def readout(self, name: str, readout: Readout) -> Probe:
         place: Path = ("readouts", name)
+        if self.spec.run.accumulate > 1:
+            message = f"the readout `{name}` learns from one batch, and a step has several"
+            span = self.spec.origin("run", "accumulate")
+            raise LpcError(Diagnostic("0418", message, span=span, help="remove `run.accumulate`"))
         unknown = [b for b in readout.from_ if b not in self.problems]
         if unknown or name in self.problems:
             what = f"reads `{unknown[0]}`, which is no block" if unknown else "has the name of a block"
@@ -173,7 +178,7 @@ class _Around:
         overlays = [self.overlay([value if i == c else 0.0 for i in range(classes)], place) for c in range(classes)]
         features, goodness = self.features(blocks, own=False), Goodness(options["reduction"] == "mean")
         kind, target = LOSSES["cross_entropy"], self.label()
-        bound = signatures.LOSSES["cross_entropy"].bind(self.spec.run.predict.__class__("cross_entropy"))
+        bound = signatures.LOSSES["cross_entropy"].bind(Term("cross_entropy"))
         setting = Setting((classes,), self.fields[target].shape[1:], (classes,), kind.width)
         loss = LocalLoss("loss", kind.make(bound, setting), dict.fromkeys(MODES, target), 1.0, bound, kind)
         problem = LocalProblem("goodness", dict.fromkeys(MODES, JOINED), (loss,), (), (), {}, None)
@@ -208,15 +213,18 @@ class _Around:
         if not kind.heads:
             raise LpcError(Diagnostic("0418", f"the readout `{name}` cannot learn from `{term.name}`", span=span))
         options = signatures.LOSSES[term.name].bind(term)
+        weight, own = options.pop("weight"), options.pop("head", None)
+        if own is not None or isinstance(weight, Term):
+            what = "`head` stands beside `loss`" if own is not None else "the weight of the loss must be a number"
+            raise LpcError(Diagnostic("0418", f"in the readout `{name}`, {what}", span=span))
         target = self.objectives.field(options["target"], f"the loss of the readout `{name}`", span)
-        weight = self.objectives.weight(name, options.pop("weight"))
         output = self.outputs(readout)
-        options.pop("head", None)
         try:
-            width = sum(Setting(self.type(feature).shape[1:]).units() for feature in features)
+            index = len(self.problems) + list(self.spec.readouts).index(name)
+            width = sum(Setting(self.objectives.type(feature, "eval").shape[1:]).units() for feature in features)
             setting = Setting((width,), self.fields[target].shape[1:], output, kind.width)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed(name))
+                torch.manual_seed(seed_of_modules(self.spec.run.seed, index))
                 head = HEADS[readout.head.name](setting, signatures.HEADS[readout.head.name].bind(readout.head))
             function = kind.make(options, setting)
         except (ValueError, RuntimeError) as error:
@@ -224,7 +232,7 @@ class _Around:
             raise LpcError(Diagnostic("0404", message, span=self.spec.origin("readouts", name, "head"))) from error
         head = head.to(dtype_of(self.spec.run.dtype)) if head is not None else None
         key = "" if head is not None else None
-        return LocalLoss("loss", function, dict.fromkeys(MODES, target), weight, options, kind, key), head
+        return LocalLoss("loss", function, dict.fromkeys(MODES, target), float(weight), options, kind, key), head
 
     def outputs(self, readout: Readout) -> tuple[int | str, ...]:
         """The shape of the scores of one sample."""
@@ -233,13 +241,3 @@ class _Around:
         if readout.with_ is not None:
             return (int(signatures.OVERLAYS[readout.with_.name].bind(readout.with_)["classes"]),)
         return self.objectives.type(output_node(self.traced.train).name).shape[1:]
-
-    def type(self, node: str) -> TensorType:
-        graph = self.traced.eval
-        value = next(n for n in graph.graph.nodes if n.name == node).meta["val"]
-        shape = tuple(int(s) if isinstance(s, int) else str(s) for s in value.shape)
-        return TensorType(str(value.dtype).removeprefix("torch."), ("B", *shape[1:]))
-
-    def seed(self, name: str) -> int:
-        index = len(self.problems) + list(self.spec.readouts).index(name)
-        return (self.spec.run.seed * 1_000_003 + index + 1) % 2**63

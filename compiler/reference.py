@@ -81,10 +81,9 @@ def _objectives(
     """Return which parameters descend which sum of losses: all of them, or (`only=furthest`) each block its own."""
     if not any(problem.furthest for problem in problems.values()):
         return [(list(names), sum(losses.values(), torch.zeros(())))]
-    chain = list(graph.nodes)
+    chain, reach = list(graph.nodes), horizon(graph)
     objectives = []
     for index, (block, problem) in enumerate(problems.items()):
-        reach = max((p.reach or 0 for p in passages(graph).values()), default=0)
         ahead = [b for b in chain[index : index + reach + 1] if problems[b].losses]
         for owned, source in ((problem.trainable, ahead[-1:]), (_head_names(problem), [block])):
             terms = [losses[f"{b}.{loss.name}"] for b in source for loss in problems[b].losses]

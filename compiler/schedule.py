@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.correction import Corrections
-from lpc.compiler.frees import values_made, values_read, with_frees
+from lpc.compiler.frees import with_frees
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.specs.model import Spec
+from lpc.specs.plan.flow import values_made, values_read
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,

@@ -5,7 +5,7 @@ Binding happens when a section is linked; what is left for each step is the boun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ from lpc.runtime.meter import Reading
 from lpc.runtime.optimizers import BlockOptimizer, gradients_by_name
 from lpc.runtime.resources import Frame, Resources
 from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.flow import made, read
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
@@ -75,33 +76,11 @@ def _last_used(body: Sequence[Instruction], index: int) -> frozenset[str]:
     freed: set[str] = set()
     used: set[str] = set()
     for instruction in body[index + 1 :]:
-        freed |= set(instruction.values) - used if isinstance(instruction, Free) else set()
-        used |= set(_mentioned(instruction))
+        if isinstance(instruction, Free):
+            freed |= set(instruction.values) - used
+            used |= set(instruction.values)
+        used |= {*made(instruction), *read(instruction)}
     return frozenset(freed)
-
-
-def _mentioned(instruction: Instruction) -> Iterator[str]:
-    """Yield the values that an instruction, or one inside it, reads or defines."""
-    match instruction:
-        case Repeat(body=body) | Every(body=body):
-            for inner in body:
-                yield from _mentioned(inner)
-        case Part(values=values, sources=sources, body=body):
-            yield from (*values, *sources)
-            for inner in body:
-                yield from _mentioned(inner)
-        case Offset(exact=exact, local=local):
-            yield from (*exact, *local)
-        case Call(values=values, arguments=arguments):
-            yield from (*values, *arguments)
-        case Load(values=values) | Free(values=values):
-            yield from values
-        case Accumulate(target=target, value=value):
-            yield from (target, value)
-        case Update(gradients=gradients) | Clip(gradients=gradients) | Correct(gradients=gradients):
-            yield from gradients
-        case Random(value=value) | Write(value=value) | Record(value=value) | Return(value=value):
-            yield value
 
 
 def _bind_load(section: Section, instruction: Load) -> Operation:

@@ -43,6 +43,8 @@ class Source:
         self.noise = noise
         self.fill = LAWS[noise.law]
         self.shape = sizes(noise.type.shape, place)
+        axes = [i for i, length in enumerate(noise.type.shape) if "B" in re.findall(r"\w+", str(length))]
+        self.batch_axis = axes[0] if axes else None
         self.dtype = dtype_of(noise.type.dtype, place)
         self.device = device
         self.generator = generator
@@ -55,11 +57,10 @@ class Source:
 
     def rows(self, noise: Tensor, first: int, last: int, size: int) -> Tensor:
         """Return the part of a whole batch's noise that belongs to samples from `first` up to `last`, of `size`."""
-        for axis, length in enumerate(self.noise.type.shape):
-            if isinstance(length, str) and "B" in re.findall(r"\w+", length):
-                each = noise.shape[axis] // size
-                return noise.narrow(axis, first * each, (last - first) * each).contiguous()
-        return noise
+        if self.batch_axis is None:
+            return noise
+        each = noise.shape[self.batch_axis] // size
+        return noise.narrow(self.batch_axis, first * each, (last - first) * each).contiguous()
 
     def admit(self, given: Tensor, symbols: Mapping[str, int]) -> Tensor:
         """Return a tensor that the caller fixes this site's noise to, after checking its shape."""

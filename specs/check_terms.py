@@ -122,7 +122,7 @@ def _learn_terms(spec: Spec) -> Iterator[Placed]:
         for j, loss in enumerate(rule.loss or ()):
             yield from _loss_terms(loss, ("learn", i, "loss", j))
         if rule.correct is not None:
-            yield "correction", ("learn", i, "correct"), rule.correct
+            yield from _correction_terms(rule.correct, ("learn", i, "correct"))
         if rule.optimizer is not None:
             yield "optimizer", ("learn", i, "optimizer"), rule.optimizer
         if rule.schedule is not None:
@@ -137,6 +137,15 @@ def _loss_terms(loss: Term, path: Path) -> Iterator[Placed]:
         yield "head", (*path, "head"), head if isinstance(head, Term) else Term(head)
     if isinstance(weight, Term):
         yield "loss weight", (*path, "weight"), weight
+
+
+def _correction_terms(correction: Term, path: Path) -> Iterator[Placed]:
+    """Yield a correction, and the laws that its factors follow."""
+    yield "correction", path, correction
+    for name in ("alpha", "scale"):
+        law = correction.kwargs.get(name)
+        if isinstance(law, Term):
+            yield "schedule law", (*path, name), law
 
 
 def check_term(vocabulary: str, path: Path, term: Term, spec: Spec, problems: Problems) -> None:

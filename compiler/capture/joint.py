@@ -281,14 +281,11 @@ class _Step:
     def passes(self, ages: frozenset[int]) -> dict[frozenset[int], dict[Slot, Slot]]:
         """Return {ages to differentiate together: {leaf: the result it gives}}."""
         passes: dict[frozenset[int], dict[Slot, Slot]] = {}
-        own = furthest_only(ages) if self.problem.furthest else ages
-        heads = self.head_slots()
-        for leaf in map(_state, self.problem.trainable):
+        furthest = self.problem.furthest
+        trained = [(leaf, furthest_only(ages) if furthest else ages) for leaf in map(_state, self.problem.trainable)]
+        trained += [(leaf, frozenset({0}) if furthest else ages) for leaf in self.head_slots()]
+        for leaf, own in trained:
             passes.setdefault(own, {})[leaf] = Slot("gradients", "gradients", leaf.source)
-        for leaf in heads:
-            passes.setdefault(frozenset({0}) if self.problem.furthest else ages, {})[leaf] = Slot(
-                "gradients", "gradients", leaf.source
-            )
         for value in self.block.inputs:
             if value not in self.differentiable:
                 continue

@@ -101,13 +101,16 @@ CONTRASTS: dict[str, Callable[..., Pair]] = {
 }
 
 
-def contrast(term: Term | None, types: Mapping[str, TensorType]) -> Contrast | None:
+def contrast(term: Term | None, types: Mapping[str, TensorType], views: int) -> Contrast | None:
     """Return the contrast that `data.contrast` names, for fields of these types (per sample).
 
-    Errors: 0615 bad arguments, 0616 fields that have no image or no label.
+    Errors: 0615 bad arguments, 0616 fields that have no image or no label, or samples with several views.
     """
     if term is None:
         return None
+    if views > 1:
+        message = f"`{term.name}` makes two halves of a batch, and `views: {views}` has made parts of it already"
+        raise problem("0616", message, "data.contrast")
     made: dict[str, Any] = arguments(term, WORDS, "0615", "contrast", "data.contrast")
     images = [name for name, kind in types.items() if kind.dtype.startswith(("float", "bfloat")) and kind.shape]
     numbers = {name for name, kind in types.items() if kind.dtype.startswith("int") and not kind.shape}

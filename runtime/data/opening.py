@@ -42,7 +42,7 @@ def describe(data: Data, origin: Origin | None = None) -> dict[str, TensorType]:
             name: make_field(name, column, None, data.transforms if name in transformed else ())
             for name, column in table.items() if isinstance(column, Column)
         }
-        made = contrast(data.contrast, {name: field.type for name, field in fields.items()})
+        made = contrast(data.contrast, {name: field.type for name, field in fields.items()}, data.views)
     types = {name: TensorType(field.type.dtype, ("B", *field.shape)) for name, field in fields.items()}
     return types if made is None else types | {POSITIVE: TensorType("bool", ("B",))}
 
@@ -71,7 +71,7 @@ def open_data(
         tables = {name: renamed(table, data.columns) for name, table in plan.tables.items()}
         wanted = _stored(fields, data)
         routes = {name: make_fields(table, wanted, data) for name, table in tables.items()}
-        made = contrast(data.contrast, {n: replace(t, shape=t.shape[1:]) for n, t in wanted.items()})
+        made = contrast(data.contrast, {n: replace(t, shape=t.shape[1:]) for n, t in wanted.items()}, data.views)
         splits = {
             name: replace(
                 _load(name, tables[name], routes[name], "index" in fields), contrast=made, views=data.views

@@ -49,7 +49,7 @@ def encoder(kind: Any) -> Encode:
     if any(is_dataclass(argument) for argument in arguments):
         return lambda value: {"do": _WORDS[type(value)], **_instruction(value)}
     if float in arguments:
-        return lambda value: None if value is None else encoder(float)(value)
+        return lambda value: encoder(float)(value) if isinstance(value, int | float) else value
     return lambda value: value
 
 

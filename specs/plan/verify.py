@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
@@ -146,5 +147,7 @@ def _expansion(body: tuple[Instruction, ...], place: str, times: int, depth: int
         count = getattr(instruction, "count", getattr(instruction, "pieces", 1))
         if count < 1 or getattr(instruction, "period", 1) < 1:
             yield Diagnostic("0557", "a count or a period must be 1 or more", place=at)
+        elif not 0 < getattr(instruction, "share", 1) < math.inf:
+            yield Diagnostic("0557", "the share of a part must be a number above 0", place=at)
         else:
             yield from _expansion(inner, f"{at}.body", times * count, depth + 1)

@@ -247,6 +247,52 @@ def test_random_corrections(data: st.DataObject) -> None:
     assert report.ok
 
 
+def test_the_offset_of_a_linear_network_in_closed_form() -> None:
+    """y = W2 W1 x, squared error, the same readout (none) for both: W2' (W2 W1 x - y) x' less (W1 x - y) x'."""
+    said = {
+        "network": {"inputs": {"x": {"shape": [4]}}, "layers": [{f"fc{i}": "linear(4, bias=false)"} for i in (1, 2)]},
+        "data": None,
+        "fields": {"y": {"shape": [4], "dtype": "float64"}},
+        "loss": "mse",
+        "decompose": {"blocks": "per_layer", "links": "stop"},
+        "learn": [{"blocks": "*", "head": "identity", "loss": "mse", "optimizer": "sgd(lr=0.1)"}],
+        "run": {"dtype": "float64", "target": "cpu"},
+    }
+    said["learn"] += [{"blocks": "fc1", "correct": "bp_offset(batch=1, memory=recompute)"}]
+    trainer = lpc.Trainer(lpc.build(said), device="cpu")
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    first, second = (trainer.state_dict()[f"fc{i}.weight"].clone() for i in (1, 2))
+    trainer.step({"x": x, "y": y})
+    h = x @ first.T
+    wanted = 2 / y.numel() * (((h @ second.T - y) @ second).T @ x - (h - y).T @ x)
+    close(dict(trainer.machine.corrections["fc1"].state())["offset.fc1.weight"], wanted, "offset")
+
+
+@pytest.mark.parametrize("rule", ["alpha=auto, scale=auto", "alpha=linear(floor=0.5), scale=cosine()", "where=update"])
+def test_a_saved_plan_has_the_same_correction(rule: str, tmp_path: Path) -> None:
+    plan = lpc.build({**golden_spec(f"bp_offset(batch=1, {rule})"), "run": {"dtype": "float64", "steps": 4}})
+    plan.save(tmp_path / "offset.plan")
+    again = lpc.load(tmp_path / "offset.plan")
+    assert again.hash == plan.hash
+    assert again.data.program == plan.data.program
+    one, other = (lpc.Trainer(p, device="cpu") for p in (plan, again))
+    for step in range(3):
+        one.step(batch(step))
+        other.step(batch(step))
+    assert all(torch.equal(t, other.state_dict()[n]) for n, t in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [("alpha=linear(flor=0)", "0121"), ("scale=liner()", "0120"), ("batch=0", "0415"), ("alpha=linear", "0123")],
+)
+def test_mistakes_in_a_rule_are_told(rule: str, code: str) -> None:
+    with pytest.raises(lpc.LpcError) as caught:
+        lpc.build(golden_spec(f"bp_offset({rule})"))
+    assert code in [d.code for d in caught.value.diagnostics]
+
+
 def test_corrections_that_would_not_be_ones() -> None:
     for change in ({"loss": "cross_entropy(reduction=sum)"}, {"run": {"accumulate": 2}}):
         with pytest.raises(lpc.LpcError) as caught:

@@ -206,12 +206,26 @@ def test_mistakes_are_told() -> None:
         ({"from": ["l9"]}, "readout(digits)", "0132"),
         ({}, "readout(digit)", "0145"),
         ({"loss": "sim"}, "output", "0418"),
+        ({"loss": "cross_entropy(head=linear)"}, "output", "0418"),
+        ({"loss": "cross_entropy(weight=linear(0, 1))"}, "output", "0418"),
         ({"with": "label_overlay(neutral, classes=100)"}, "output", "0418"),
         ({}, "goodness(skip=3)", "0418"),
     ]
     for change, predict, code in cases:
         with pytest.raises(lpc.LpcError) as caught:
             lpc.build(spec(64, predict, **change))
+        assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_what_cannot_go_together_is_told() -> None:
+    """Nothing is left out in silence: several batches a step, or views and contrast."""
+    for section, key, value, code in (("run", "accumulate", 2, "0418"), ("data", "views", 2, "0616")):
+        said = with_contrast(spec(64))
+        said = {**said, section: {**said[section], key: value}}
+        if section == "run":
+            said["learn"][0]["loss"] = "ff_bce"
+        with pytest.raises(lpc.LpcError) as caught:
+            lpc.build(said)
         assert [d.code for d in caught.value.diagnostics] == [code]
 
 

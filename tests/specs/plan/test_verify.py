@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +16,18 @@ from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
     Clip,
+    Correct,
     Every,
     Free,
     Instruction,
     Load,
+    Offset,
+    Part,
     Random,
     Record,
     Repeat,
     Return,
+    Shift,
     Update,
     Write,
 )
@@ -85,6 +90,15 @@ STEP_FAULTS: dict[str, Fault] = {
     "freed at some steps": Fault({8: Every(10, (Free(("h1",)),))}, ("0543",), "some"),
     "left in a repeat": Fault({8: Repeat(2, (Random("r", "fc1.dropout"), Free(("h1",))))}, ("0542", "0543")),
     "sum made at some steps": Fault({5: Every(2, (Accumulate("s", "b1.g", 1.0),))}, ("0543",), "`s`"),
+    "update in a part": Fault({5: Part((), (), 0.5, 1, (Update("b1", ("b1.g",)),))}, ("0547",), "some samples"),
+    "part of a gradient": Fault({5: Part(("g",), ("b1.g",), 0.5, 1, (Free(("g",)),))}, ("0547",), "gradients"),
+    "more names than parts": Fault({5: Part(("a", "b"), ("x",), 0.5, 1, (Free(("a",)),))}, ("0546",)),
+    "piece that is never freed": Fault({5: Part(("a",), ("x",), 0.5, 1, ())}, ("0543",), "`a`"),
+    "freed in each piece": Fault({8: Part((), (), 0.5, 2, (Free(("h1",)),))}, ("0542",), "freed 2 times"),
+    "part of no share": Fault({5: Part((), (), math.nan, 1, ())}, ("0557",), "share"),
+    "correction that is none": Fault({5: Correct("b1", ("b1.g",))}, ("0560",), "b1"),
+    "shift without a correction": Fault({5: Shift("b1")}, ("0560",), "b1"),
+    "offset of a loss": Fault({5: Offset("b1", ("b1.loss",), ("b1.g",))}, ("0560", "0547")),
     "sum of a loss": Fault({5: Clip(("b1.loss",), 1.0)}, ("0547",)),
     "repeat that never runs": Fault({5: Repeat(0, ())}, ("0557",)),
     "repeats without end": Fault({5: Repeat(10**4, (Repeat(10**4, (Update("b1", ("b1.g",)),)),))}, ("0557",)),

@@ -1,0 +1,71 @@
+"""Which values does an instruction make, and which does it read? One answer for whoever orders, frees or binds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lpc.specs.plan.instructions import (
+    Accumulate,
+    Call,
+    Clip,
+    Correct,
+    Every,
+    Instruction,
+    Load,
+    Offset,
+    Part,
+    Random,
+    Record,
+    Repeat,
+    Return,
+    Update,
+    Write,
+)
+
+
+def made(instruction: Instruction) -> tuple[str, ...]:
+    """Return the values that an instruction defines for what comes after it in its body."""
+    match instruction:
+        case Load(values=values) | Call(values=values):
+            return values
+        case Random(value=value):
+            return (value,)
+        case Part(body=body):
+            return tuple(i.target for i in body if isinstance(i, Accumulate))
+        case _:
+            return ()
+
+
+def read(instruction: Instruction) -> tuple[str, ...]:
+    """Return the values that an instruction reads; of a body, those from around it."""
+    match instruction:
+        case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
+            return values
+        case Write(value=value) | Record(value=value) | Return(value=value):
+            return (value,)
+        case Accumulate(target=target, value=value):
+            return (target, value)
+        case Offset(exact=exact, local=local):
+            return (*exact, *local)
+        case Part(values=values, sources=sources, body=body):
+            own = {*values, *made(instruction)}
+            return (*sources, *(v for v in _from_around(body) if v not in own))
+        case Every(body=body) | Repeat(body=body):
+            return _from_around(body)
+        case _:
+            return ()
+
+
+def values_made(body: Iterable[Instruction]) -> dict[str, None]:
+    """Return the values that a body defines for what comes after, in order."""
+    return dict.fromkeys(value for instruction in body for value in made(instruction))
+
+
+def values_read(body: Iterable[Instruction]) -> dict[str, None]:
+    """Return the values of its own or of what is around that a body reads, in order."""
+    return dict.fromkeys(value for instruction in body for value in read(instruction))
+
+
+def _from_around(body: tuple[Instruction, ...]) -> tuple[str, ...]:
+    own = values_made(body)
+    return tuple(value for value in values_read(body) if value not in own)
