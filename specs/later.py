@@ -31,7 +31,7 @@ _NAMES: dict[str, frozenset[str]] = {
     "link": frozenset({"variable", "target", "feedback"}),
     "loss": frozenset({"consistency", "matching", "squared"}),
     "optimizer": frozenset({"module"}),
-    "network": frozenset({"autoencoder", "elman", "localmixer", "vgg"}),
+    "network": frozenset({"autoencoder", "elman", "vgg"}),
 }
 
 _ARGUMENTS: dict[tuple[str, str], frozenset[str]] = {

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lpc.compiler.frontend.modules import GroupedLinear
 from lpc.compiler.frontend.places import first_line
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.model import Spec
@@ -46,10 +47,13 @@ def initialise(module: nn.Module, spec: Spec) -> None:
     for pattern in spec.network.init:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise _problem(spec, pattern, f"`{pattern}` matches no parameter", did_you_mean(pattern, names))
+    grouped = {f"{path}.weight" for path, layer in module.named_modules() if isinstance(layer, GroupedLinear)}
     for name, parameter in module.named_parameters():
         matching = [pattern for pattern in spec.network.init if fnmatchcase(name, pattern)]
         if matching:
-            _apply(spec, matching[-1], name, parameter)
+            # The fan of a law is that of one group's map: the groups do not mix.
+            for part in parameter.unbind() if name in grouped else (parameter,):
+                _apply(spec, matching[-1], name, part)
 
 
 def load_weights(module: nn.Module, spec: Spec) -> None:
@@ -76,7 +80,7 @@ def load_weights(module: nn.Module, spec: Spec) -> None:
     module.load_state_dict(found, strict=False)
 
 
-def _apply(spec: Spec, pattern: str, name: str, parameter: nn.Parameter) -> None:
+def _apply(spec: Spec, pattern: str, name: str, parameter: Tensor) -> None:
     term = spec.network.init[pattern]
     if term.name not in LAWS:
         raise _problem(spec, pattern, f"there is no init law `{term.name}`", did_you_mean(term.name, LAWS))

@@ -80,6 +80,22 @@ def linear(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
     return nn.Linear(channels(xs[0], -1), a["out"], bias=a["bias"])
 
 
+def grouped_linear(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
+    if xs[0].dim() < 3:
+        raise MisfitError("it expects [..., groups, channels]")
+    return modules.GroupedLinear(channels(xs[0], -2), channels(xs[0], -1), a["out"], a["bias"])
+
+
+def patches(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
+    if xs[0].dim() != 4:
+        raise MisfitError("it expects [channels, height, width]")
+    height, width = sized(a["size"], 2) if isinstance(a["size"], list) else (a["size"], a["size"])
+    for size, axis, what in ((height, 2, "rows"), (width, 3, "columns")):
+        if channels(xs[0], axis) % size:
+            raise MisfitError(f"{xs[0].shape[axis]} {what} cannot be cut into patches of {size}")
+    return modules.Patches((height, width))
+
+
 def conv(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
     sizes = {n: sized(a[n], spatial(xs[0])) for n in ("kernel", "stride", "padding", "dilation")}
     kernel = sizes.pop("kernel")
@@ -235,6 +251,7 @@ def elementwise(make: Callable[..., nn.Module], **names: str) -> Builder:
 
 BUILDERS: dict[str, Builder] = {
     "linear": linear,
+    "grouped_linear": grouped_linear,
     "conv": conv,
     "conv_transpose": conv_transpose,
     "embedding": embedding,
@@ -263,6 +280,7 @@ BUILDERS: dict[str, Builder] = {
     "identity": elementwise(nn.Identity),
     "dropout": elementwise(nn.Dropout, p="p"),
     "flatten": flatten,
+    "patches": patches,
     "reshape": reshape,
     "transpose": transpose,
     "permute": permute,

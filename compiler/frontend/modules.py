@@ -113,6 +113,47 @@ class Concat(nn.Module):
         return f"dim={self.dim}"
 
 
+class Patches(nn.Module):
+    """Cuts an image into patches that do not overlap: [batch, channels, height, width] -> [batch, patches, pixels].
+
+    Patches come row by row; inside a patch the order is row, column, channel.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.size
+        rows = torch.unflatten(x, 2, (-1, height))
+        grid = torch.unflatten(rows, 4, (-1, width))  # channel, patch row, row, patch column, column
+        return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+class GroupedLinear(nn.Module):
+    """A linear map of its own for each group: [batch, ..., groups, channels] -> [batch, ..., groups, out].
+
+    `weight` is [groups, out, channels], `bias` [groups, out]; each group begins as an nn.Linear does.
+    """
+
+    def __init__(self, groups: int, channels: int, out: int, bias: bool = True) -> None:
+        super().__init__()
+        maps = [nn.Linear(channels, out, bias) for _ in range(groups)]
+        self.weight = nn.Parameter(torch.stack([m.weight.detach() for m in maps]))
+        self.bias = nn.Parameter(torch.stack([m.bias.detach() for m in maps])) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.einsum("...gi,goi->...go", x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        groups, out, channels = self.weight.shape
+        return f"groups={groups}, channels={channels}, out={out}, bias={self.bias is not None}"
+
+
 class OuterRMSNorm(nn.Module):
     """x / (sqrt(mean(x^2)) + eps) over the last axis: eps is outside the root (Hinton 2022, Forward-Forward).
 

@@ -1,8 +1,8 @@
 """How is a network traced at module level? torch.fx symbolic tracing; what resists stays one opaque leaf.
 
-Leaves are the modules of torch.nn, and any submodule whose forward cannot be traced: it becomes one node, so
-that only its border can be cut. What fx would record wrongly without a word counts as untraceable:
-computations under `no_grad` or autocast, and random numbers drawn while tracing.
+Leaves are the modules of torch.nn, the layers that it lacks and we have, and any submodule whose forward cannot be
+traced: it becomes one node, so that only its border can be cut. What fx would record wrongly without a word counts as
+untraceable: computations under `no_grad` or autocast, and random numbers drawn while tracing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from lpc.compiler.frontend.network import BuiltNetwork, call
 from lpc.compiler.frontend.outputs import NoOutputError, select
 from lpc.compiler.frontend.places import defined_at, first_line, raised_at, running_at
 from lpc.compiler.frontend.stack import placeholder
+
+# Whose modules are leaves: those of torch.nn, and the layers that it lacks.
+LEAVES = ("torch.nn.", "lpc.compiler.frontend.modules")
 
 # Composites of torch.nn that are worth a look inside; the rest of torch.nn are leaves.
 COMPOSITES = (nn.Sequential, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
@@ -114,10 +117,10 @@ class SiteTracer(fx.Tracer):
         return forward, [self.root]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """An adapted layer, or a module of torch.nn, unless it is a container worth opening."""
+        """An adapted layer, or a module of `LEAVES`, unless it is a container worth opening."""
         if module_qualified_name in self.network.adapted:
             return True
-        return type(m).__module__.startswith("torch.nn.") and not isinstance(m, COMPOSITES)
+        return type(m).__module__.startswith(LEAVES) and not isinstance(m, COMPOSITES)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Trace through a submodule; if that fails, undo and record one opaque leaf."""

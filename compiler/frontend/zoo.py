@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpc.compiler.frontend.localmixer import LocalMixer
 from lpc.specs.model import Tensor as TensorSpec
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -161,4 +162,5 @@ ZOO: dict[str, Entry] = {
     "mlp": Entry(MLP, lambda a: {"x": TensorSpec(shape=(a["widths"][0],))}),
     "lenet5": Entry(LeNet5, lambda a: _image(a["channels"], 28)),
     "resnet18": Entry(ResNet18, lambda a: _image(a["channels"], 224 if a["stem"] == "imagenet" else 32)),
+    "localmixer": Entry(LocalMixer, lambda a: {"image": TensorSpec(shape=tuple(a["image"]))}),
 }

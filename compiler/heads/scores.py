@@ -17,14 +17,18 @@ Options = Mapping[str, Any]
 
 
 class LinearHead(nn.Linear):
-    """A linear layer that flattens its input, averages it over positions, or works at every position."""
+    """A linear layer that flattens its input, averages it over positions, or works at every position.
 
-    def __init__(self, features: int, width: int, bias: bool, view: str) -> None:
+    `norm`, if not 0, is the length of the last axis, which is normalised first.
+    """
+
+    def __init__(self, features: int, width: int, bias: bool, view: str, norm: int = 0) -> None:
         super().__init__(features, width, bias=bias)
-        self.view = view
+        self.view, self.norm = view, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(VIEWS[self.view](x))
+        normed = F.layer_norm(x, (self.norm,)) if self.norm else x
+        return super().forward(VIEWS[self.view](normed))
 
 
 def identity(setting: Setting, options: Options) -> None:
@@ -32,18 +36,29 @@ def identity(setting: Setting, options: Options) -> None:
 
 
 def linear(setting: Setting, options: Options) -> nn.Module:
-    """One linear layer: on the flattened feature, on its mean over positions, or at every position."""
-    bias, width = bool(options["bias"]), setting.outputs()
+    """One linear layer: on the flattened feature, on its mean over positions or patches, or at every position."""
+    bias, width = bool(options["bias"]), int(options["out"] or 0) or setting.outputs()
+    norm = static(setting.feature[-1]) if options["norm"] == "last" else 0
+    features, view = _read(setting, options["pool"])
+    return LinearHead(features, width, bias, view, norm)
+
+
+def _read(setting: Setting, pool: str | None) -> tuple[int, str]:
+    """Return how many features a linear head reads, and the view that gives them."""
     if setting.per_position:
-        return LinearHead(setting.channels, width, bias, "positions")
-    if options["pool"] == "mean" and len(setting.feature) > 1:
-        return LinearHead(setting.channels, width, bias, "mean")
-    return LinearHead(math.prod(setting.sizes()), width, bias, "flat")
+        return setting.channels, "positions"
+    if pool == "patches":
+        if len(setting.feature) not in (2, 3):
+            raise ValueError("`pool=patches` reads [patches, channels] or [patches, groups, channels]")
+        return math.prod(setting.sizes()[1:]), "patches"
+    if pool == "mean" and len(setting.feature) > 1:
+        return setting.channels, "mean"
+    return math.prod(setting.sizes()), "flat"
 
 
 def gap_linear(setting: Setting, options: Options) -> nn.Module:
     """The mean over all positions, then one linear layer: Greedy SL, and InfoPro's 0c1f."""
-    return linear(setting, {**options, "pool": "mean"})
+    return linear(setting, {"norm": None, "out": None, **options, "pool": "mean"})
 
 
 def pool_linear(setting: Setting, options: Options) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "flat": lambda x: x.flatten(1),
     "mean": lambda x: x.mean(1) if x.dim() == 3 else x.flatten(2).mean(2),
+    "patches": lambda x: x.mean(1).flatten(1),
     "positions": lambda x: x,
 }
 

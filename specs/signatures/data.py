@@ -138,6 +138,26 @@ ZOO = vocabulary(
             ),
             "He et al. 2016, 18 layers",
         ),
+        Signature(
+            "localmixer",
+            (
+                Parameter("image", "[size]", [3, 32, 32], "channels, height and width of the input"),
+                Parameter("side", "size", 8, "patches along each axis"),
+                Parameter("blocks", "size", 4, "the first one embeds patches, the others mix them"),
+                Parameter("channels", "size", 512, "features of a patch"),
+                Parameter("groups", "size", 16, "channel groups that meet in one layer of each block"),
+                _CLASSES,
+                Parameter("pre_norm", "bool", True, "layer norms before linear maps too, not only after them"),
+                Parameter("readout_norm", "bool", True, "a layer norm before the readout"),
+                Parameter(
+                    "init",
+                    "'kaiming' | 'lecun' | 'constant'",
+                    "kaiming",
+                    "std of weights: 2 / sqrt(fan_in), 1 / sqrt(fan_in), both at most 0.1, or 0.1",
+                ),
+            ),
+            "Ren et al. 2023, an MLP mixer with channel groups",
+        ),
     )
 )
 

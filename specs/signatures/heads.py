@@ -12,7 +12,17 @@ _SCORES = (
     Signature("identity", (), "the block's output itself"),
     Signature(
         "linear",
-        (_BIAS, Parameter("pool", "none | 'mean'", None, "average a map or tokens over their positions first")),
+        (
+            _BIAS,
+            Parameter(
+                "pool",
+                "none | 'mean' | 'patches'",
+                None,
+                "average a map or tokens over their positions first; patches: [patches, groups, c] over patches",
+            ),
+            Parameter("norm", "none | 'last'", None, "layer norm of the last axis, without scale or shift, first"),
+            Parameter("out", "none | size", None, "outputs; none: class scores"),
+        ),
         "one linear map to the classes",
     ),
     Signature("gap_linear", (_BIAS,), "mean over all positions, then one linear map"),

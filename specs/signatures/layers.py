@@ -32,6 +32,11 @@ _WEIGHTED = (
         "linear", (Parameter("out", "size", doc="output features"), _BIAS), "affine map of the last axis"
     ),
     Signature(
+        "grouped_linear",
+        (Parameter("out", "size", doc="output features of each group"), _BIAS),
+        "affine map of the last axis, another one for each entry of the axis before: [..., groups, channels]",
+    ),
+    Signature(
         "conv",
         (
             Parameter("out", "size", doc="output channels"),
@@ -164,6 +169,11 @@ _SHAPES = (
         "flatten",
         (Parameter("start", "int", 1, "first axis that is merged"),),
         "merge the axes from `start` on",
+    ),
+    Signature(
+        "patches",
+        (Parameter("size", _SIZE, doc="height and width of a patch"),),
+        "an image as rows of patches: [patches, pixels], in a patch by row, column and channel",
     ),
     Signature(
         "reshape",

@@ -41,6 +41,7 @@ CASES = [
         ("linear", {}),
         ("linear", {"bias": False}),
         ("linear", {"pool": "mean"}),
+        ("linear", {"norm": "last"}),
         ("mlp", {}),
         ("mlp", {"layers": 1, "width": 5}),
         ("mlp", {"layers": 0}),
@@ -63,7 +64,7 @@ CASES = [
 MISFITS = [
     ("cnn", "tokens", {}, "a map"), ("mlp_sr", "tokens", {}, "a map"), ("convs_fcs", "tokens", {}, "a map"),
     ("simclr_mlp", "tokens", {"convs": 1}, "a map"), ("conv3x3_map", "flat", {}, "a map"),
-    ("nce_maps", "flat", {}, "a map"),
+    ("nce_maps", "flat", {}, "a map"), ("linear", "flat", {"pool": "patches"}, "reads .patches"),
     ("token", "map", {}, "tokens"), ("class_channels", "map", {}, "6 channels"), ("decoder", "map", {}, "an image"),
 ]  # fmt: skip
 
@@ -90,6 +91,23 @@ def test_linear_flattens() -> None:
 def test_linear_pools_over_positions(feature: str, dims: tuple[int, ...]) -> None:
     head, x = make("linear", FEATURES[feature], pool="mean"), sample(FEATURES[feature])
     torch.testing.assert_close(head(x), F.linear(x.mean(dims), head.weight, head.bias), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("feature", [(5, 8), (5, 2, 4)])
+def test_linear_pools_over_patches(feature: Any) -> None:
+    """Normalised in each group, then averaged over patches, then groups side by side."""
+    head, x = make("linear", feature, pool="patches", norm="last", out=3), sample(feature)
+    centred = x - x.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    wanted = sum(normed[:, p].flatten(1) for p in range(5)) / 5 @ head.weight.T + head.bias
+    assert wanted.shape == (3, 3)
+    torch.testing.assert_close(head(x), wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_a_linear_head_with_outputs_of_its_own_serves_any_loss() -> None:
+    head = HEADS["linear"](Setting((12,)), SIGNATURES["linear"].bind(Term("linear", (), {"out": 5})))
+    assert head is not None
+    assert head(torch.zeros(2, 12)).shape == (2, 5)
 
 
 def test_linear_works_at_every_position_where_every_position_has_a_label() -> None:

@@ -88,6 +88,26 @@ BAD: dict[str, tuple[str, str, Any]] = {
         "refuses",
         lambda t: {"zoo": "mlp", "args": {"widths": [8, 8, 2], "activation": "relo"}},
     ),
+    "groups that do not divide": (
+        "0206",
+        "8 channels cannot be divided into 3 groups",
+        lambda t: {"zoo": "localmixer", "args": {"channels": 8, "groups": 3}, "shapes": {}},
+    ),
+    "image without channels": (
+        "0206",
+        r"`image` is \[channels, height, width\]",
+        lambda t: {"zoo": "localmixer", "args": {"image": [8, 8]}, "shapes": {}},
+    ),
+    "patches that do not divide": (
+        "0200",
+        "7 rows cannot be cut into patches of 2",
+        lambda t: {"layers": layers(t, ("patches", 2)), "shapes": {"x": [3, 7, 8]}},
+    ),
+    "no groups": (
+        "0200",
+        r"\[..., groups, channels\]",
+        lambda t: {"layers": layers(t, ("grouped_linear", 2)), "shapes": {"x": [8]}},
+    ),
     "no weights": ("0207", "no file", lambda t: {"layers": layers(t, ("linear", 3)), "weights": "none.safetensors"}),
     "hub weights of another class": (
         "0207",
@@ -141,7 +161,7 @@ def test_mistake(tools: Any, what: str, capfd: Any) -> None:
         trace(build_network(spec, [tools.networks]), spec)
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == code, diagnostic.render()
-    assert re.search(message, diagnostic.message), diagnostic.render()
+    assert re.search(message, diagnostic.render()), diagnostic.render()
     assert diagnostic.span or diagnostic.place
     out, err = capfd.readouterr()
     assert not out

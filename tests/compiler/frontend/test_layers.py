@@ -32,10 +32,23 @@ def attention(x: Tensor, p: P, causal: bool = False) -> Tensor:
     return F.linear(torch.cat(heads, -1), p["out.weight"], p["out.bias"])
 
 
+def by_group(x: Tensor, weight: Tensor) -> Tensor:
+    """Group by group on the last axis but one."""
+    return torch.stack([x[..., g, :] @ w.T for g, w in enumerate(weight)], -2)
+
+
+def cut(x: Tensor, height: int, width: int) -> Tensor:
+    """Patch by patch, the channels of a pixel side by side."""
+    corners = [(i, j) for i in range(0, x.shape[2], height) for j in range(0, x.shape[3], width)]
+    return torch.stack([x[:, :, i : i + height, j : j + width].movedim(1, 3).flatten(1) for i, j in corners], 1)
+
+
 IMAGE, ROW, TOKENS = [4, 6, 6], [8], [5, 8]
 CASES: list[Case] = [
     ("linear", (3,), {}, TOKENS, lambda x, p: F.linear(x, p["weight"], p["bias"])),
     ("linear", (3,), {"bias": False}, ROW, lambda x, p: x @ p["weight"].T),
+    ("grouped_linear", (3,), {}, TOKENS, lambda x, p: by_group(x, p["weight"]) + p["bias"]),
+    ("grouped_linear", (8,), {"bias": False}, [2, 5, 8], lambda x, p: by_group(x, p["weight"])),
     (
         "conv",
         (6, 3),
@@ -111,6 +124,8 @@ CASES: list[Case] = [
     ("dropout", (0.25,), {}, ROW, lambda x, p: F.dropout(x, 0.25)),
     ("flatten", (), {}, IMAGE, lambda x, p: x.reshape(3, -1)),
     ("flatten", (2,), {}, IMAGE, lambda x, p: x.reshape(3, 4, -1)),
+    ("patches", (3,), {}, IMAGE, lambda x, p: cut(x, 3, 3)),
+    ("patches", ([2, 3],), {}, [3, 8, 6], lambda x, p: cut(x, 2, 3)),
     ("reshape", ([2, -1],), {}, IMAGE, lambda x, p: x.reshape(3, 2, -1)),
     ("transpose", (), {}, TOKENS, lambda x, p: x.mT),
     ("permute", ([0, 2, 3, 1],), {}, IMAGE, lambda x, p: x.movedim(1, 3)),

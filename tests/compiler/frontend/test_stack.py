@@ -89,6 +89,14 @@ def test_init_laws_the_last_match_wins(tools: Any) -> None:
     torch.testing.assert_close(module.b.weight @ module.b.weight.T, torch.eye(8).double(), rtol=0, atol=1e-6)
 
 
+def test_a_law_fills_the_matrix_of_each_group(tools: Any) -> None:
+    layers = (tools.layer("grouped_linear", 8, name="it"),)
+    spec = tools.spec_of({"layers": layers, "shapes": {"x": [3, 5]}, "init": {"it.weight": Term("orthogonal")}})
+    weight = build_network(spec).module.it.weight
+    assert weight.shape == (3, 8, 5)
+    torch.testing.assert_close(weight.mT @ weight, torch.eye(5, dtype=weight.dtype).expand(3, 5, 5))
+
+
 def test_every_init_law_fills_a_matrix(tools: Any) -> None:
     from lpc.compiler.frontend.initial import LAWS
     from lpc.specs.signatures import INITS

@@ -161,6 +161,7 @@ def test_the_library(tools: Any) -> None:
         ("mlp", {"widths": [16, 8, 4], "dropout": 0.5}, {"image": [1, 4, 4]}),
         ("lenet5", {"activation": "relu"}, {"image": [1, 32, 32]}),
         ("resnet18", {"width": 4}, {"image": [3, 8, 8]}),
+        ("localmixer", {"image": [3, 4, 8], "side": 2, "channels": 8, "groups": 2}, {}),
     ]
     for name, args, shapes in cases:
         spec = tools.spec_of({"zoo": name, "args": args, "shapes": shapes})
