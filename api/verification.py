@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from dataclasses import fields as dataclass_fields
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from lpc.compiler.frontend.outputs import select
 from lpc.compiler.isolation import declared_influence
 from lpc.compiler.reference import Reference, reference_step
 from lpc.corrected import corrected
+from lpc.phased import phased
 from lpc.plan import Plan
 from lpc.probed import predicted, probed
 from lpc.runtime.meter import combine
@@ -49,7 +50,7 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found. `gradients`, `losses` and `buffers` hold relative errors by name.
+    """What `verify` found. `gradients`, `losses` and `buffers` hold relative errors by name, the largest of all phases.
 
     `influence` is the set of losses that reach each parameter, computed from the kernels; `declared` the set
     that the spec's links allow. `output` is the relative error of the network's output in evaluation.
@@ -84,7 +85,7 @@ class Report:
 
 
 def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
-    """Check a plan: its structure, its isolation, and one step in float64 against eager autograd.
+    """Check a plan: its structure, its isolation, and one step (of each phase) in float64 against eager autograd.
 
     Rebuilds the network from the plan's own spec; gradients, losses and buffers come from the plan's own
     kernels, with every float32 in them read as float64. A plan with `precision: bf16` is compared as it is with
@@ -97,23 +98,47 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
     generator = torch.Generator().manual_seed(seed)
     batches = [sample_batch(precise.plan, generator) for _ in range(precise.per_step)]
     noise = [sample_noise(precise.plan, generator) for _ in batches]
-    wanted = reference(build, precise.plan, batches, noise)
-    found = precise.gradients(batches, {site: [n[site] for n in noise] for site in noise[0]})
     output = precise.predict(batches[0])
-    frame = precise.machine.run(precise.machine.step, Frame(iter(batches), 0, noise))
-    metrics = combine(frame.readings, precise.plan.program.metrics)
-    losses = {name: value for name, value in metrics.items() if name in wanted.losses}
-    buffers = {n: t for n, t in precise.state_dict().items() if n in wanted.buffers}
+    errors = _Errors()
+    for index, part in enumerate([phased(build, phase.trains) for phase in plan.data.program.phases] or [build]):
+        errors.compare(index, precise, reference(part, precise.plan, batches, noise), batches, noise)
     return Report(
         diagnostics=tuple(verify_structure(plan.data)),
         influence={n: frozenset(s) for n, s in influence(plan.data).items()},
         declared=declared_influence(_given(build.graph), learning(build)),
-        gradients=_errors(found, wanted.gradients),
-        losses=_errors(losses, wanted.losses),
-        buffers=_errors(buffers, {n: wanted.buffers[n] for n in buffers}),
+        gradients=errors.gradients,
+        losses=errors.losses,
+        buffers=errors.buffers,
         output=_error(output, expected_output(build, precise.plan, batches[0])),
         tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
     )
+
+
+@dataclass
+class _Errors:
+    """Relative errors by name, gathered step by step."""
+
+    gradients: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+    buffers: dict[str, float] = field(default_factory=dict)
+
+    def compare(
+        self, index: int, precise: Trainer, wanted: Reference,
+        batches: Sequence[Mapping[str, Tensor]], noise: Sequence[Mapping[str, Tensor]],
+    ) -> None:  # fmt: skip
+        """Run a step with and without its effects, which are undone, and compare both with the reference."""
+        machine, before = precise.machine, {n: t.clone() for n, t in precise.state_dict().items()}
+        found = machine.run(machine.gradients(index), Frame(iter(batches), 0, noise)).gradients
+        frame = machine.run(machine.step(index), Frame(iter(batches), 0, noise))
+        metrics = combine(frame.readings, precise.plan.program.metrics)
+        losses = {name: value for name, value in metrics.items() if name in wanted.losses}
+        buffers = {n: t for n, t in precise.state_dict().items() if n in wanted.buffers}
+        for held, one, other in (
+            (self.gradients, found, wanted.gradients), (self.losses, losses, wanted.losses),
+            (self.buffers, buffers, {n: wanted.buffers[n] for n in buffers}),
+        ):  # fmt: skip
+            held.update({name: max(error, held.get(name, 0.0)) for name, error in _errors(one, other).items()})
+        precise.load_state_dict(before)
 
 
 def rebuild(plan: PlanData, allow: Sequence[str]) -> Build:
@@ -170,7 +195,8 @@ def sample_batch(plan: PlanData, generator: torch.Generator) -> dict[str, Tensor
 
 def batch_size(program: Program) -> int:
     """Return a number of samples of which the smallest piece of any `part` has two, enough for a batch norm."""
-    parts = (i for every in program.step if isinstance(every, Every) for i in every.body if isinstance(i, Part))
+    every = (i for step in program.steps for i in step if isinstance(i, Every))
+    parts = (i for one in every for i in one.body if isinstance(i, Part))
     return max([BATCH, *(math.ceil(2 * p.pieces / min(p.share, 1.0)) for p in parts)])
 
 
@@ -257,6 +283,8 @@ def clipped(program: Program, build: Build, gradients: Mapping[str, Tensor]) -> 
     for names, norm in groups:
         if norm is not None:
             inside = [n for n in names if n in scaled]
+            if not inside:  # of a block that does not learn in this phase
+                continue
             total = torch.linalg.vector_norm(torch.stack([scaled[n].norm() for n in inside]))
             factor = torch.clamp(norm / (total + 1e-6), max=1.0)
             scaled.update({n: scaled[n] * factor for n in inside})

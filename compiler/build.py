@@ -26,6 +26,7 @@ from lpc.compiler.objective import output_node
 from lpc.compiler.partition import partition as partition_network
 from lpc.compiler.partition import to_data
 from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
+from lpc.compiler.phases import untrained
 from lpc.compiler.probing import Probing
 from lpc.compiler.readouts import Probe, probes
 from lpc.compiler.schedule import Kernels, Sections
@@ -223,8 +224,9 @@ def assemble(build: Build) -> Plan:
         state=state_entries(build),
         metrics={
             name: "exp_mean" if name.endswith(".perplexity") else "mean"
-            for name in _metrics((*sections.step, *sections.evaluate))
+            for name in _metrics((*sections.step, *(i for p in sections.phases for i in p.step), *sections.evaluate))
         },
+        phases=sections.phases,
         corrections=dict(build.corrected.by_block) if build.corrected is not None else {},
     )
     tensors = {n: captured.state[n].detach().contiguous() for n in sorted(program.state)}
@@ -257,7 +259,7 @@ def report(build: Build) -> dict[str, Any]:
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
         "notes": frozen_notes(_given(build.graph)),
-        "warnings": list(captured.warnings),
+        "warnings": [*captured.warnings, *untrained(build.spec, build.problems, list(build.probes.values()))],
     }
 
 

@@ -80,7 +80,7 @@ def _objectives(
 ) -> list[tuple[list[str], Tensor]]:
     """Return which parameters descend which sum of losses: all of them, or (`only=furthest`) each block its own."""
     if not any(problem.furthest for problem in problems.values()):
-        return [(list(names), sum(losses.values(), torch.zeros(())))]
+        return [(list(names), sum(losses.values(), torch.zeros(())))] if names else []
     chain, reach = list(graph.nodes), horizon(graph)
     objectives = []
     for index, (block, problem) in enumerate(problems.items()):

@@ -14,6 +14,7 @@ import networkx as nx
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frees import with_frees
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everything, phases_of
 from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.specs.model import Spec
@@ -34,17 +35,19 @@ from lpc.specs.plan.instructions import (
     Write,
 )
 from lpc.specs.plan.kernel import Bundle, Kernel
+from lpc.specs.plan.plan import Phase
 
 METRIC_ROLES = ("loss", "metric")
 
 
 @dataclass(frozen=True)
 class Sections:
-    """The three instruction lists of a plan."""
+    """The instruction lists of a plan; `step` is empty where there are phases."""
 
     step: tuple[Instruction, ...]
     evaluate: tuple[Instruction, ...]
     predict: tuple[Instruction, ...]
+    phases: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,18 @@ def schedule(
     exact: Mapping[str, ExactKernels] | None = None,
     probes: Sequence[Probing] = (),
 ) -> Sections:
-    """Return the instructions of all three sections."""
+    """Return the instructions of all sections. Raises LpcError (0432) for a phase that cannot train."""
     eval_ = {b: k.eval for b, k in kernels.items()}
     predict = {b: k.predict for b, k in kernels.items()}
     judged = _forward_only(problems, eval_, spec.run.metrics)
     judged += [i for probe in probes for i in probe.judging(predict)]
+    steps = _Steps(spec, graph, problems, kernels, corrected, exact or {}, probes)
+    active = phases_of(spec, graph, problems, [probe.probe for probe in probes])
     return Sections(
-        _step(spec, graph, problems, kernels, corrected, exact or {}, probes),
+        () if active else steps.step(everything(problems, [probe.probe for probe in probes])),
         _loaded(judged, eval_),
         _loaded(_prediction(spec, graph, problems, predict, probes), predict),
+        steps.phases(active),
     )
 
 
@@ -103,39 +109,53 @@ def _loaded(body: Sequence[Instruction], kernels: Mapping[str, Kernel]) -> tuple
     return tuple(with_frees([Load(tuple(fields), tuple(fields)), *body]))
 
 
-def _step(
-    spec: Spec,
-    graph: nx.DiGraph[str],
-    problems: Mapping[str, LocalProblem],
-    kernels: Mapping[str, Kernels],
-    corrected: Corrections | None,
-    exact: Mapping[str, ExactKernels],
-    probes: Sequence[Probing],
-) -> tuple[Instruction, ...]:
-    writer = _Writer(graph, problems, kernels, spec.run.memory == "summed", spec.run.metrics)
-    for block in graph.nodes:
-        writer.forward(block)
-    writer.finish()
-    shown = {b: k.predict for b, k in kernels.items()}
-    alone, after = ([i for p in probes if p.runs_alone == own for i in p.training(shown)] for own in (True, False))
-    fields = _fields(_all(kernels, ("local", "forward")))[0]
-    made = values_made([*alone, *writer.body, *after])
-    extra = [v for v in values_read([*alone, *after]) if v not in made]
-    fields = tuple(dict.fromkeys((*fields, *extra)))
-    load = Load(fields, fields)
-    body: list[Instruction] = [load, *writer.body]
-    if spec.run.accumulate > 1:
-        return tuple(_accumulated(spec, body, writer))
-    updates = {block: _updates(block, bundles, corrected) for block, bundles in writer.gradients.items()}
-    if spec.run.clip is not None:
-        body += _clipped_updates(spec.run.clip, writer, updates)
-    else:
-        body = _with_early_updates(body, writer, updates)
-    if corrected is not None:
-        read = _fields(_all(kernels, ("local", "forward")))[0]
-        body[1:1] = refreshes(graph, corrected, exact, writer.body, read, writer.gradients)
-    body = [load, *alone, *body[1:], *after]
-    return tuple(with_frees(body))
+@dataclass(frozen=True)
+class _Steps:
+    """Writes a training step: of all blocks and readouts, or of those that learn in a phase."""
+
+    spec: Spec
+    graph: nx.DiGraph[str]
+    problems: Mapping[str, LocalProblem]
+    kernels: Mapping[str, Kernels]
+    corrected: Corrections | None
+    exact: Mapping[str, ExactKernels]
+    probes: Sequence[Probing]
+
+    def phases(self, active: Sequence[Active]) -> tuple[Phase, ...]:
+        """Return a step for each phase. Raises LpcError (0432) where one cannot train."""
+        ways = ("local", "forward", "backward")
+        training = {b: _all({b: k}, ways) for b, k in self.kernels.items()}
+        for index, one in enumerate(active):
+            ensure_closed(self.spec, index, one, training)
+            corrected = self.corrected.by_block if self.corrected is not None else {}
+            ensure_corrected(self.spec, index, one, self.graph, corrected)
+        return tuple(Phase(one.named, self.step(one)) for one in active)
+
+    def step(self, active: Active) -> tuple[Instruction, ...]:
+        spec = self.spec
+        writer = _Writer(self.graph, self.problems, self.kernels, spec.run.memory == "summed", spec.run.metrics, active)
+        for block in self.graph.nodes:
+            writer.forward(block)
+        writer.finish()
+        shown = {b: k.predict for b, k in self.kernels.items()}
+        probes = [p for p in self.probes if active.trains(p.name)]
+        alone, after = ([i for p in probes if p.runs_alone == own for i in p.training(shown)] for own in (True, False))
+        read = _fields(writer.leading)[0]
+        made = values_made([*alone, *writer.body, *after])
+        extra = [v for v in values_read([*alone, *after]) if v not in made]
+        fields = tuple(dict.fromkeys((*read, *extra)))
+        load = Load(fields, fields)
+        body: list[Instruction] = [load, *writer.body]
+        if spec.run.accumulate > 1:
+            return tuple(_accumulated(spec, body, writer))
+        updates = {block: _updates(block, bundles, self.corrected) for block, bundles in writer.gradients.items()}
+        if spec.run.clip is not None:
+            body += _clipped_updates(spec.run.clip, writer, updates)
+        else:
+            body = _with_early_updates(body, writer, updates)
+        if self.corrected is not None and any(map(active.trains, self.corrected.by_block)):
+            body[1:1] = refreshes(self.graph, self.corrected, self.exact, writer.body, read, writer.gradients)
+        return tuple(with_frees([load, *alone, *body[1:], *after]))
 
 
 def _updates(block: str, bundles: Sequence[str], corrected: Corrections | None) -> list[Instruction]:
@@ -157,6 +177,8 @@ class _Writer:
     kernels: Mapping[str, Kernels]
     summed: bool
     metrics: tuple[str, ...]
+    active: Active
+    leading: list[Kernel] = field(default_factory=list)  # those that read batch fields
     body: list[Instruction] = field(default_factory=list)
     gradients: dict[str, list[str]] = field(default_factory=dict)  # parameter owner -> bundles
     waiting: list[str] = field(default_factory=list)
@@ -164,13 +186,24 @@ class _Writer:
 
     def forward(self, block: str) -> None:
         kernels = self.kernels[block]
+        if not self.active.trains(block):
+            self.show(block)
+            return
         kernel = kernels.local or kernels.forward
         assert kernel is not None
+        self.leading.append(kernel)
         self.call(block, kernel)
         if kernels.local is None and kernels.backward is not None:
             self.waiting.append(block)
         if not self.summed:
             self.run_ready()
+
+    def show(self, block: str) -> None:
+        """Run a block that does not learn as in evaluation, where something reads it that does."""
+        kernel = self.kernels[block].predict
+        if block in self.active.shown:
+            self.leading.append(kernel)
+            self.call(block, kernel)
 
     def finish(self) -> None:
         self.run_ready()
@@ -213,12 +246,12 @@ class _Writer:
                 self.gradients.setdefault(owner, []).append(value)
 
     def owners(self, block: str, bundle: Bundle) -> list[str]:
-        """The blocks whose optimizers step these parameters: this one, and the owners of borrowed ones."""
+        """The active blocks whose optimizers step these parameters: this one, and the owners of borrowed ones."""
         names = {port.source for port in bundle.ports}
         head = any(n.startswith(f"heads.{block}.") for n in names)
         return [
             b
-            for b in self.graph.nodes
+            for b in filter(self.active.trains, self.graph.nodes)
             if names & set(self.graph.nodes[b]["parameters"]) or (head and b == block)
         ]
 
@@ -311,7 +344,7 @@ def _touches(call: Call, block: str, bundles: list[str], writer: _Writer) -> boo
 
 
 def _kernel_named(kernels: Mapping[str, Kernels], name: str) -> Kernel:
-    return next(k for k in _all(kernels, ("local", "forward", "backward")) if k.name == name)
+    return next(k for k in _all(kernels, ("local", "forward", "backward", "predict")) if k.name == name)
 
 
 def _clipped_updates(

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from lpc.runtime.batch import Batch, split_batch
+from lpc.runtime.corrections import Offset
 from lpc.runtime.data import Split, Splits, batches, num_batches, open_data
 from lpc.runtime.machine import Machine, count_loads, loaded_fields
 from lpc.runtime.meter import Meter, Reading, combine
+from lpc.runtime.phases import Stretch, stretch_at, stretches
 from lpc.runtime.resources import Frame
 from lpc.runtime.schedules import needs_lengths
 from lpc.runtime.selection import choose_device, choose_kernels
@@ -45,7 +47,7 @@ class Engine:
         self.state = State(plan.program.state, plan.weights, self.device)
         self.machine = Machine(plan.program, kernels, self.state, self.device, self.spec.run.seed)
         self.steps_done = 0
-        self.per_step = max(count_loads(plan.program.step), 1)
+        self.per_step = max(count_loads(plan.program.steps[0]), 1)
         self._given = data
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -65,21 +67,23 @@ class Engine:
 
     def advance(self, parts: Sequence[Batch]) -> list[Reading]:
         """Run one training step on its batches and return the metrics' readings."""
-        if self.steps_done == 0 or not self._scheduled:
-            self._schedule()
-        frame = Frame(iter(parts), self.steps_done)
-        self.machine.run(self.machine.step, frame)
+        phase = self.phase
+        if self.steps_done == phase.first or self._scheduled != phase:
+            self._schedule(phase)
+        frame = Frame(iter(parts), self.steps_done, start=phase.first)
+        self.machine.run(self.machine.step(phase.index), frame)
         self.steps_done += 1
         return frame.readings
 
     def gradients(self, batch: Batch | Sequence[Batch], noise: Noise | None = None) -> dict[str, Tensor]:
-        """Return {parameter: gradient} as the optimizers would receive them; changes nothing.
+        """Return {parameter: gradient} as the optimizers would receive them in this phase; changes nothing.
 
         `noise` fixes random sites by name; with `accumulate: n` a site may have a sequence of n tensors.
         """
         parts = self._parts(batch)
-        frame = Frame(iter(parts), self.steps_done, self._noise(noise or {}, len(parts)))
-        self.machine.run(self.machine.gradients, frame)
+        phase, drawn = self.phase, self._noise(noise or {}, len(parts))
+        frame = Frame(iter(parts), self.steps_done, drawn, start=phase.first)
+        self.machine.run(self.machine.gradients(phase.index), frame)
         return {name: gradient.clone() for name, gradient in frame.gradients.items()}
 
     def evaluate(self, data: SplitName | Split | Iterable[Batch] | None = None) -> dict[str, float]:
@@ -130,20 +134,37 @@ class Engine:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run, from the spec's `run.steps` or `run.epochs`."""
+        return self.stretches[-1].end or 0
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The phases of the run; without phases the whole run is one."""
         run = self.spec.run
-        return run.steps if run.steps is not None else (run.epochs or 0) * self.steps_per_epoch
+        counted = run.steps is None if not run.phases else any(phase.steps is None for phase in run.phases)
+        return stretches(run, self.steps_per_epoch if counted and self._has_data else None)
 
-    _scheduled = False
+    @property
+    def phase(self) -> Stretch:
+        """The phase of the next step; a plan with a single step needs no lengths to know."""
+        return stretch_at(self.stretches, self.steps_done) if self.plan.program.phases else Stretch(0, 0, None)
 
-    def _schedule(self) -> None:
-        """Tell optimizers whose schedules need it how long the run and an epoch are."""
-        self._scheduled = True
-        knows = self._given is not None or self.spec.data is not None
+    @property
+    def _has_data(self) -> bool:
+        return self._given is not None or self.spec.data is not None
+
+    _scheduled: Stretch | None = None
+
+    def _schedule(self, phase: Stretch) -> None:
+        """Tell optimizers whose schedules need it how long the phase and an epoch are; offsets begin anew."""
+        self._scheduled = phase
         timed: list[Any] = [o for o in self.machine.optimizers.values() if needs_lengths(o.plan.schedule)]
         timed += [c for c in self.machine.corrections.values() if c.needs_lengths]
         for one in timed:
-            one.steps_per_epoch = self.steps_per_epoch if knows else None
-            one.total_steps = self.total_steps if knows or self.spec.run.steps else None
+            one.steps_per_epoch = self.steps_per_epoch if self._has_data else None
+            one.total_steps = self.stretches[phase.index].length
+        if self.steps_done == phase.first and phase.index:
+            for correction in self.machine.corrections.values():
+                correction.offset = Offset()
 
     def _parts(self, batch: Batch | Sequence[Batch]) -> Sequence[Batch]:
         if isinstance(batch, Mapping):

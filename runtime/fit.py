@@ -19,6 +19,7 @@ from lpc.runtime.engine import Engine
 from lpc.runtime.journal import FILE, Journal
 from lpc.runtime.meter import Meter
 from lpc.runtime.period import due
+from lpc.runtime.phases import stretch_at
 from lpc.runtime.report import Quiet, Reporter
 from lpc.runtime.stopping import criterion, find
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -53,6 +54,7 @@ class _Run:
         self.latest: dict[str, dict[str, float]] = {}
         self.journal = Journal(None)
         self.total, self.per_epoch = engine.total_steps, engine.steps_per_epoch
+        self.ends = {phase.end for phase in engine.stretches}
         settings = engine.spec.run
         self.log_due = due(settings.log, self.per_epoch, "run.log")
         self.validation_due = due(settings.validate_, self.per_epoch, "run.validate")
@@ -85,6 +87,7 @@ class _Run:
         self.journal = Journal(self.folder, self.progress.step, tensorboard)
         self.engine.steps_done = self.progress.step
         self.reporter.start(self.progress.step, self.total)
+        self.announce()
         self.started = time.perf_counter()
 
     def end(self) -> None:
@@ -129,19 +132,36 @@ class _Run:
             self.window.add(readings)
         self.progress.step += 1
         step = self.progress.step
-        if self.log_due(step) or step == self.total:
+        last = step in self.ends
+        if self.log_due(step) or last:
             self.log()
-        if self.held_out is not None and (self.validation_due(step) or step == self.total):
+        if self.held_out is not None and (self.validation_due(step) or last):
             self.validate(self.held_out)
         if self.checkpoint_due(step) or self.over:
             self.save(LAST)
+        if last:
+            self.announce()
+
+    def announce(self) -> None:
+        """Tell which phase comes next, if the run has any."""
+        phases = self.engine.plan.program.phases
+        if phases and not self.over:
+            index = stretch_at(self.engine.stretches, self.progress.step).index
+            self.reporter.phase(index + 1, len(phases), phases[index].trains)
+
+    def phase(self) -> dict[str, int]:
+        """Return the number of the phase that the last step was in, as an entry of the journal."""
+        if not self.engine.plan.program.phases:
+            return {}
+        return {"phase": stretch_at(self.engine.stretches, self.progress.step - 1).index + 1}
 
     def log(self) -> None:
         values = self.window.values()
         self.window.reset()
         self.latest["train"] = values
         self.reporter.step(self.progress.step, values)
-        self.journal.write("train", self.progress.step, self.epoch(), values, seconds=self.seconds())
+        more = {**self.phase(), "seconds": self.seconds()}
+        self.journal.write("train", self.progress.step, self.epoch(), values, **more)
 
     def validate(self, split: str) -> None:
         """Evaluate the held-out split; only a validation split may choose the best weights or end the run."""
@@ -153,7 +173,7 @@ class _Run:
         if best:
             self.save(BEST)
         self.reporter.held_out(split, self.progress.step, values, best)
-        self.journal.write(split, self.progress.step, self.epoch(), values)
+        self.journal.write(split, self.progress.step, self.epoch(), values, **self.phase())
 
     def save(self, name: str) -> None:
         if self.folder is None:
@@ -184,6 +204,9 @@ class _Run:
             "stopped_early": self.progress.stopped,
             **self.latest,
         }
+        if self.engine.plan.program.phases:
+            pairs = zip(self.engine.plan.program.phases, self.engine.stretches, strict=True)
+            found["phases"] = [{"trains": list(phase.trains), "steps": one.length} for phase, one in pairs]
         if self.progress.best is not None:
             found["best"] = {"step": self.progress.best_step, **self.progress.best_values}
         accuracy = find("accuracy", list(self.latest.get("test", {})))

@@ -214,7 +214,7 @@ def _bind_update(section: Section, instruction: Update) -> Operation:
     optimizer, found = _update_route(section, instruction)
 
     def update(frame: Frame) -> None:
-        optimizer.step(collect(frame.env, found), frame.step)
+        optimizer.step(collect(frame.env, found), frame.time)
 
     return update
 
@@ -298,7 +298,7 @@ def _bind_every(section: Section, instruction: Every) -> Operation:
     body, period, phase = section.bind(instruction.body), instruction.period, instruction.phase
 
     def every(frame: Frame) -> None:
-        if frame.step >= phase and (frame.step - phase) % period == 0:
+        if frame.time >= phase and (frame.time - phase) % period == 0:
             for operation in body:
                 operation(frame)
 
@@ -350,7 +350,7 @@ def _measurement(section: Section, instruction: Offset) -> Callable[[Frame], Mea
     correction = section.resources.corrections[instruction.block]
     names = correction.plan.parameters
     exact, local = (route(names, section.names(bundles)) for bundles in (instruction.exact, instruction.local))
-    return lambda frame: correction.measured(collect(frame.env, exact), collect(frame.env, local), frame.step)
+    return lambda frame: correction.measured(collect(frame.env, exact), collect(frame.env, local), frame.time)
 
 
 def _bind_correct(section: Section, instruction: Correct) -> Operation:
@@ -361,7 +361,7 @@ def _bind_correct(section: Section, instruction: Correct) -> Operation:
 
     def correct(frame: Frame) -> None:
         offset = frame.offsets.get(block, correction.offset)
-        corrected = correction.corrected(collect(frame.env, places), offset, frame.step)
+        corrected = correction.corrected(collect(frame.env, places), offset, frame.time)
         for own, gradient in zip(places, corrected, strict=True):
             for bundle, index in own:
                 frame.env[bundle][index] = None
@@ -381,7 +381,7 @@ def _bind_shift(section: Section, instruction: Shift) -> Operation:
         offset = frame.offsets.get(block, correction.offset)
         if offset.values:
             found = [None if index is None else offset.values[index] for index in order]
-            optimizer.shift(found, correction.strength(offset, frame.step))
+            optimizer.shift(found, correction.strength(offset, frame.time))
 
     return shift
 

@@ -15,13 +15,23 @@ from lpc.specs.plan.instructions import Every, Instruction, Load, Part, Repeat
 class Machine(Resources):
     """A program on a device, with its sections ready to run; each is bound when it is first needed."""
 
-    @cached_property
-    def step(self) -> tuple[Operation, ...]:
-        return Section(self, BINDERS).bind(self.program.step)
+    def step(self, phase: int = 0) -> tuple[Operation, ...]:
+        """Return the step of a phase, counted from 0."""
+        return self._bound(phase, True)
+
+    def gradients(self, phase: int = 0) -> tuple[Operation, ...]:
+        """Return the step of a phase without its effects."""
+        return self._bound(phase, False)
+
+    def _bound(self, phase: int, effects: bool) -> tuple[Operation, ...]:
+        key = phase, effects
+        if key not in self._steps:
+            self._steps[key] = Section(self, BINDERS if effects else WITHOUT_EFFECTS).bind(self.program.steps[phase])
+        return self._steps[key]
 
     @cached_property
-    def gradients(self) -> tuple[Operation, ...]:
-        return Section(self, WITHOUT_EFFECTS).bind(self.program.step)
+    def _steps(self) -> dict[tuple[int, bool], tuple[Operation, ...]]:
+        return {}
 
     @cached_property
     def evaluate(self) -> tuple[Operation, ...]:

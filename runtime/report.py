@@ -18,6 +18,9 @@ class Reporter(Protocol):
     def start(self, done: int, total: int) -> None:
         """The run starts at step `done` of `total`."""
 
+    def phase(self, number: int, count: int, trains: Sequence[str]) -> None:
+        """A phase begins, or goes on: `number` of `count`, in which the blocks and readouts `trains` learn."""
+
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Training metrics since the last call."""
 
@@ -32,6 +35,9 @@ class Quiet:
     """Shows nothing."""
 
     def start(self, done: int, total: int) -> None:
+        pass
+
+    def phase(self, number: int, count: int, trains: Sequence[str]) -> None:
         pass
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
@@ -53,6 +59,9 @@ class Lines(Quiet):
 
     def start(self, done: int, total: int) -> None:
         self.total = total
+
+    def phase(self, number: int, count: int, trains: Sequence[str]) -> None:
+        self._say(f"phase {number}/{count}  {', '.join(trains)}")
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         self._say(f"step {step}/{self.total}  {shown(values)}")

@@ -26,18 +26,24 @@ class Frame:
     """One execution of a section. A value is the list of its tensors; most have one."""
 
     batches: Iterator[Batch]
-    step: int = 0
+    step: int = 0  # of the run: noise is keyed by it
     noise: Sequence[Mapping[str, Tensor]] = ()  # per batch: sites whose noise the caller fixes
     env: dict[str, list[Any]] = field(default_factory=dict)
     symbols: Mapping[str, int] = field(default_factory=dict)
     size: int = 1  # samples in the current batch, or in the current piece of it
     weight: float = 1.0  # the current piece's share of the samples of its `part`
     window: tuple[int, int] | None = None  # first and last sample of the current piece, none outside a `part`
+    start: int = 0  # step at which the phase began
     part: int = -1  # number of the current batch within the step
     readings: list[Reading] = field(default_factory=list)
     returned: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     offsets: dict[str, Offset] = field(default_factory=dict)  # measured in this section
+
+    @property
+    def time(self) -> int:
+        """Steps since the phase began: what schedules and periods count."""
+        return self.step - self.start
 
 
 class Resources:

@@ -180,21 +180,17 @@ def batch_fields(spec: Spec, problems: Problems) -> None:
 
 
 def length(spec: Spec, problems: Problems) -> None:
-    """0139: one of `epochs` and `steps`; neither, where batches come from Python alone."""
-    run = spec.run
-    if run.epochs is None and run.steps is None and spec.data is None:
-        return
-    if (run.epochs is None) == (run.steps is None):
-        labels = () if run.epochs is None else _also(spec)
-        found = "neither `epochs` nor `steps`" if run.epochs is None else "both `epochs` and `steps`"
-        path: Path = ("run",) if run.epochs is None else ("run", "steps")
-        problems.add("0139", f"`run` has {found}", spec.key_origin(*path), path, labels=labels)
-
-
-def _also(spec: Spec) -> tuple[Label, ...]:
-    """Return where `epochs` stands; it may be in another file than `steps`."""
-    span = spec.key_origin("run", "epochs")
-    return (Label(span, "`epochs` is here"),) if span else ()
+    """0139: one of `epochs`, `steps` and `phases`; none, where batches come from Python alone."""
+    given = [key for key in ("epochs", "steps", "phases") if getattr(spec.run, key) not in (None, ())]
+    if not given and spec.data is not None:
+        message = "`run` has neither `epochs` nor `steps`, nor `phases`"
+        problems.add("0139", message, spec.key_origin("run"), ("run",))
+    if len(given) > 1:
+        first, other = given[:2]
+        span = spec.key_origin("run", first)  # it may be in another file
+        labels = (Label(span, f"`{first}` is here"),) if span else ()
+        path: Path = ("run", other)
+        problems.add("0139", f"`run` has both `{first}` and `{other}`", spec.key_origin(*path), path, labels=labels)
 
 
 def run_words(spec: Spec, problems: Problems) -> None:

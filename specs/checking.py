@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lpc.specs import check_learning, check_network, check_readouts
+from lpc.specs import check_learning, check_network, check_phases, check_readouts
 from lpc.specs.check_terms import check_terms
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems
@@ -35,6 +35,9 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_learning.split_batches,
     check_readouts.sources,
     check_readouts.predictor,
+    check_phases.lengths,
+    check_phases.names,
+    check_phases.stopping,
 )
 
 

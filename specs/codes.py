@@ -52,13 +52,14 @@ CODES: dict[str, Code] = {
     "0136": Code("head without loss", "add a `loss` for the head, or remove the head"),
     "0137": Code("link of unknown blocks", 'write links as `"a->b"` with block names, or `"*"`'),
     "0138": Code("not a fraction", "write a share between 0 and 1, a split's name or a path"),
-    "0139": Code("length of the run", "give one of `epochs` and `steps`"),
+    "0139": Code("length of the run", "give one of `epochs`, `steps` and `phases`"),
     "0140": Code("layer", "see the layers of the language"),
     "0141": Code("no inputs", "add `inputs: {image: [1, 28, 28]}` with the shape of one sample"),
     "0142": Code("no batch fields", "add `data`, or declare under `fields` what batches hold"),
     "0143": Code("learn entry", "give `blocks` for local problems or `params` for parameter rules"),
     "0144": Code("split batch", "remove `run.accumulate`, or accept the loss on each part: `split=allowed`"),
     "0145": Code("readout", "name a readout that exists, and give it a name of its own"),
+    "0146": Code("phase", "write a phase as `{epochs: 5, train: b1}`"),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),
@@ -142,6 +143,7 @@ CODES: dict[str, Code] = {
     "0418": Code("a readout that does not fit", "Let it read blocks that exist, with a loss on class scores."),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
+    "0432": Code("a phase that cannot train", "Let its `train` name what learns, and all that it learns through."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),
@@ -187,6 +189,7 @@ CODES: dict[str, Code] = {
     "0558": Code("weights do not match the state", "build the plan again"),
     "0559": Code("kernels of two targets disagree", "build the plan again for all targets at once"),
     "0560": Code("correction that does not exist", "give the block a correction, or drop the instruction"),
+    "0561": Code("a phase changes what it does not train", "build the plan again"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

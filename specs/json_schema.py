@@ -240,11 +240,14 @@ _RULE = _section(
     },
 )
 
+_PHASE = _section("phases", {"train": _many(TEXT), "epochs": _either(SIZE, NONE), "steps": _either(SIZE, NONE)})
+
 _RUN = _section(
     "run",
     {
         "epochs": _either(NATURAL, NONE),
         "steps": _either(NATURAL, NONE),
+        "phases": _either(NONE, _many(_PHASE)),
         "seed": NATURAL,
         "device": {"type": "string", "pattern": r"^(auto|cpu|cuda(:\d+)?)$"},
         "target": _choice(Run, "target"),

@@ -81,9 +81,15 @@ KEYS: dict[str, dict[str, str]] = {
         "then": "The law after the warm-up; it ends with the run.",
         "unit": "What warm-up and law count.",
     },
-    "run": {
+    "phases": {
+        "train": "Names or patterns of the blocks and readouts that learn; readouts: all of these.",
         "epochs": "Passes over the training data; this or steps.",
         "steps": "Optimizer steps; this or epochs.",
+    },
+    "run": {
+        "epochs": "Passes over the training data; this, steps or phases.",
+        "steps": "Optimizer steps; this, epochs or phases.",
+        "phases": "Stretches of the run, one after another, in each of which some blocks and readouts learn.",
         "seed": "Seed of the weights, of the order of samples and of all noise.",
         "device": "auto, cpu, cuda or cuda:N.",
         "target": "What kernels are captured for.",

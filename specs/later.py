@@ -21,7 +21,7 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
         }
     ),
     ("learn", "*", "schedule"): frozenset({"inner"}),
-    ("run",): frozenset({"phases", "workers", "microbatches"}),
+    ("run",): frozenset({"workers", "microbatches"}),
 }
 
 _NAMES: dict[str, frozenset[str]] = {

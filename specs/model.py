@@ -133,11 +133,23 @@ class Readout(Model):
     clip: Annotated[Number, Field(gt=0)] | None = None
 
 
+class Phase(Model):
+    """One stretch of a run: how long it is, and which blocks and readouts learn in it; all others are frozen.
+
+    `train` holds patterns of names; the word `readouts` stands for all of them.
+    """
+
+    train: tuple[str, ...]
+    epochs: Annotated[Int, Field(gt=0)] | None = None
+    steps: Annotated[Int, Field(gt=0)] | None = None
+
+
 class Run(Model):
-    """How the plan is executed."""
+    """How the plan is executed: for `epochs`, for `steps`, or in `phases`."""
 
     epochs: Annotated[Int, Field(ge=0)] | None = None
     steps: Annotated[Int, Field(ge=0)] | None = None
+    phases: tuple[Phase, ...] = ()
     seed: Int = Field(default=0, ge=0)
     device: str = "auto"
     target: Literal["auto", "cpu", "cuda", "portable"] = "auto"

@@ -204,6 +204,7 @@ _SPEC = section(
             {
                 "epochs": optional,
                 "steps": optional,
+                "phases": many(section({"train": many(plain), "epochs": optional, "steps": optional})),
                 "memory": optional,
                 "clip": optional,
                 "log": term,

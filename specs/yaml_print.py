@@ -105,7 +105,8 @@ def _list(node: Node, path: Path, key: str) -> Part:
 
 def _takes_one(path: Path) -> bool:
     block = path[:2] == ("decompose", "blocks") and len(path) == 3
-    return block or path == ("loss",) or (path[0] == "learn" and len(path) == 3)
+    phase = path[:2] == ("run", "phases") and len(path) == 4
+    return block or phase or path == ("loss",) or (path[0] == "learn" and len(path) == 3)
 
 
 def _layer(items: Mapping[str, Node], path: Path, key: str) -> Part:

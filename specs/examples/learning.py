@@ -171,4 +171,10 @@ LEARNING: dict[str, Example] = {
         f'{_LEARN}, {{params: "fc1.*", train: false}}]',
         BUILD,
     ),
+    "0432": Example(
+        "A block learns from the gradient that comes back through another one, and a phase trains the first alone.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {phases: [{train: b1, epochs: 1}]}",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {phases: [{train: '*', epochs: 1}]}",
+        BUILD,
+    ),
 }

@@ -245,4 +245,10 @@ PLANS: dict[str, Example] = {
         "update b1 <- b1.g",
         PLAN,
     ),
+    "0561": Example(
+        "A phase of a plan that was written by hand updates a block, or writes its buffers, and does not train it.",
+        "phase b1\n  ...\n  update b2 <- b2.g",
+        "phase b1, b2\n  ...\n  update b2 <- b2.g",
+        SHOWN,
+    ),
 }

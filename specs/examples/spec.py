@@ -153,7 +153,7 @@ SPEC: dict[str, Example] = {
         "data: {source: digits, validation: 0.1}",
     ),
     "0139": Example(
-        "A run ends after `epochs` or after `steps`; one of them must be given, not both.",
+        "A run ends after `epochs`, after `steps` or with its `phases`; one of them must be given, and no other.",
         "run: {epochs: 1, steps: 100}",
         "run: {steps: 100}",
     ),
@@ -161,6 +161,11 @@ SPEC: dict[str, Example] = {
         "A run may predict with a readout, by its name; a readout bears no block's name.",
         "run: {epochs: 1, predict: readout(probe)}",
         "readouts: {probe: {from: [b1], optimizer: sgd(lr=0.1)}}\nrun: {epochs: 1, predict: readout(probe)}",
+    ),
+    "0146": Example(
+        "Each phase of a run says what it trains and how long it is: `epochs` or `steps`.",
+        "run: {phases: [{train: b1}, {train: head, epochs: 1}]}",
+        "run: {phases: [{train: b1, epochs: 1}, {train: head, epochs: 1}]}",
     ),
     "0140": Example(
         "A list of layers cannot be read: a name is used twice, a structure is empty, `from` leads nowhere.",

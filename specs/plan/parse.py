@@ -8,25 +8,44 @@ from typing import Any
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.instructions import DEPTH, KINDS, Instruction
 from lpc.specs.plan.lexer import Cursor, Token, fail, lines
-from lpc.specs.plan.text import SECTIONS, TEMPLATES, Sections, parts_of
+from lpc.specs.plan.plan import Phase
+from lpc.specs.plan.text import PHASE, SECTIONS, TEMPLATES, Sections, parts_of
 from lpc.specs.source import Source
 
 
 def parse(program: str, name: str = "plan.txt") -> Sections:
-    """Read the sections `step`, `evaluate` and `predict` from a plan's text.
+    """Read the sections `step`, or one `phase` after another, `evaluate` and `predict` from a plan's text.
 
     Raises LpcError (0520, 0521) with line and column; `name` stands for the text in messages.
     """
     rows = [Cursor(tokens) for tokens in lines(Source(name, program))]
     found: dict[str, tuple[Instruction, ...]] = {}
+    phases: list[Phase] = []
     position = 0
     while position < len(rows):
-        title = _section(rows[position], found)
-        found[title], position = _parse_body(rows, position + 1, 0)
+        row = rows[position]
+        if row.at(PHASE):
+            trains = _phase(row, found)
+            body, position = _parse_body(rows, position + 1, 0)
+            phases.append(Phase(trains, body))
+            found["step"] = ()
+        else:
+            title = _section(row, found)
+            found[title], position = _parse_body(rows, position + 1, 0)
     missing = [title for title in SECTIONS if title not in found]
     if missing:
         raise LpcError(Diagnostic("0520", f"the section `{missing[0]}` is missing", place=name))
-    return found["step"], found["evaluate"], found["predict"]
+    return Sections(found["step"], found["evaluate"], found["predict"], tuple(phases))
+
+
+def _phase(row: Cursor, found: Mapping[str, tuple[Instruction, ...]]) -> tuple[str, ...]:
+    """Read the title of a phase: what it trains. A program has phases or a `step`, which is never empty."""
+    title = row.take()
+    if found.get("step"):
+        fail("a program with a `step` has no phases", title.span)
+    trains = _names(row)
+    row.end()
+    return trains
 
 
 def _section(row: Cursor, found: Mapping[str, object]) -> str:
@@ -41,6 +60,8 @@ def _section(row: Cursor, found: Mapping[str, object]) -> str:
 
 
 def _is_section(row: Cursor) -> bool:
+    if row.at(PHASE):
+        return not row.at("=", ahead=1) and not row.at(",", ahead=1)
     return len(row.tokens) == 2 and row.token.kind == "name" and row.token.text in SECTIONS
 
 

@@ -78,8 +78,18 @@ class StateEntry:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """One stretch of a run: the blocks and readouts that learn in it, and its step."""
+
+    trains: tuple[str, ...]
+    step: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
 class Program:
-    """The three sections of instructions and the tables they name.
+    """The sections of instructions and the tables they name.
+
+    A run in `phases` has a step in each of them, and `step` is empty; `steps` holds either.
 
     `fields` gives every batch field's type with the batch axis first (`B`); `metrics` maps a metric's
     name to how it is accumulated (`mean` over samples, or `sum`). The order of these tables is part of
@@ -95,6 +105,12 @@ class Program:
     state: dict[str, StateEntry]
     metrics: dict[str, str]
     corrections: dict[str, Correction] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+
+    @property
+    def steps(self) -> tuple[tuple[Instruction, ...], ...]:
+        """The step of each phase in order, or the only one."""
+        return tuple(phase.step for phase in self.phases) or (self.step,)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,14 @@ def reachability(kernel: Kernel) -> dict[tuple[str, str], Names]:
 
 
 def influence(plan: Plan, target: str = "native") -> dict[str, Names]:
-    """Return for every trainable parameter the losses (`block.loss`) whose gradients update it in one step.
+    """Return for every trainable parameter the losses (`block.loss`) whose gradients update it in any step.
 
     Follows seeds through the kernels and through every value that one call gives another. A parameter that no
     loss reaches has an empty set. `target` chooses the kernels; those that the target lacks are native.
     """
     walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
-    walk.run(plan.program.step)
+    for step in plan.program.steps:
+        walk.run(step)
     trainable = (e.name for e in plan.program.state.values() if e.kind == "parameter" and e.trainable)
     return {name: frozenset(walk.found.get(name, ())) for name in trainable}
 

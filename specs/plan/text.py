@@ -6,17 +6,31 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpc.specs.plan.instructions import KINDS, Call, Instruction
 from lpc.specs.plan.lexer import quote
 from lpc.specs.plan.manifest import plan_hash
-from lpc.specs.plan.plan import Plan, links
+from lpc.specs.plan.plan import Phase, Plan, Program, links
 from lpc.specs.plan.schema import hints
 
-Sections = tuple[tuple[Instruction, ...], tuple[Instruction, ...], tuple[Instruction, ...]]
-
 SECTIONS = ("step", "evaluate", "predict")
+PHASE = "phase"  # what a section with the step of a phase begins with, before what the phase trains
+
+
+class Sections(NamedTuple):
+    """The instruction lists of a program; with phases, `step` is empty and not printed."""
+
+    step: tuple[Instruction, ...]
+    evaluate: tuple[Instruction, ...]
+    predict: tuple[Instruction, ...]
+    phases: tuple[Phase, ...] = ()
+
+
+def sections_of(program: Program) -> Sections:
+    """Return the instruction lists of a program."""
+    return Sections(program.step, program.evaluate, program.predict, program.phases)
+
 
 # How each instruction is written. A field in braces is printed by its type: a name, a number, names with
 # commas, or the lines of a body, which end with a brace of their own.
@@ -61,16 +75,15 @@ def parts_of(word: str) -> tuple[Part, ...]:
 
 def text(plan: Plan) -> str:
     """Return the plan's program as text, under a header of comments with its name, hash, target and sizes."""
-    sections = (plan.program.step, plan.program.evaluate, plan.program.predict)
-    return "\n".join(_header(plan)) + "\n\n" + print_sections(sections, _boundary_comments(plan))
+    printed = print_sections(sections_of(plan.program), _boundary_comments(plan))
+    return "\n".join(_header(plan)) + "\n\n" + printed
 
 
 def print_sections(sections: Sections, comment: Callable[[Instruction], str] = lambda instruction: "") -> str:
-    """Return the three sections as text; `comment` may add a remark to an instruction's line."""
-    blocks = []
-    for title, body in zip(SECTIONS, sections, strict=True):
-        blocks.append("\n".join([title, *_body(body, "  ", comment)]))
-    return "\n\n".join(blocks) + "\n"
+    """Return the sections as text; `comment` may add a remark to an instruction's line."""
+    steps = [(f"{PHASE} {', '.join(map(quote, phase.trains)) or '()'}", phase.step) for phase in sections.phases]
+    titled = [*(steps or [("step", sections.step)]), ("evaluate", sections.evaluate), ("predict", sections.predict)]
+    return "\n\n".join("\n".join([title, *_body(body, "  ", comment)]) for title, body in titled) + "\n"
 
 
 def line(instruction: Instruction) -> str:

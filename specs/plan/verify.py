@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
-from lpc.specs.plan.instructions import DEPTH, Instruction
+from lpc.specs.plan.instructions import DEPTH, Call, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
-from lpc.specs.plan.plan import Correction, Plan, Program, StateEntry, links
+from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, links
 from lpc.specs.plan.reach import influence, reachability
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
@@ -121,7 +121,10 @@ def _sections(plan: Plan) -> Iterator[Diagnostic]:
         return  # told with the tables
     program = plan.program
     native = plan.kernels.get("native", {})
-    sections = {"step": program.step, "evaluate": program.evaluate, "predict": program.predict}
+    steps = {f"phase {i}": phase.step for i, phase in enumerate(program.phases, 1)} or {"step": program.step}
+    for place, phase in zip(steps, program.phases, strict=False):
+        yield from _confined(place, phase, native)
+    sections = {**steps, "evaluate": program.evaluate, "predict": program.predict}
     for name, body in sections.items():
         expansion = list(_expansion(body, name, 1, 0))
         yield from expansion
@@ -129,6 +132,25 @@ def _sections(plan: Plan) -> Iterator[Diagnostic]:
             continue
         for kernels in plan.kernels.values():
             yield from check_section(name, body, program, {**native, **kernels}, boundaries)
+
+
+def _confined(place: str, phase: Phase, kernels: Mapping[str, Kernel]) -> Iterator[Diagnostic]:
+    """Yield updates and writes of blocks that the phase does not train."""
+    inside = list(_flat(phase.step))
+    calls = [(i, kernels[i.kernel].block) for i in inside if isinstance(i, Call) and i.kernel in kernels]
+    makers = {value: block for call, block in calls for value in call.values}
+    changed = [i.block for i in inside if isinstance(i, Update)]
+    changed += [makers[i.value] for i in inside if isinstance(i, Write) and i.value in makers]
+    for block in dict.fromkeys(changed):
+        if block not in phase.trains:
+            message = f"the phase changes `{block}`, and trains {', '.join(phase.trains) or 'nothing'}"
+            yield Diagnostic("0561", message, place=place)
+
+
+def _flat(body: tuple[Instruction, ...]) -> Iterator[Instruction]:
+    for instruction in body:
+        yield instruction
+        yield from _flat(getattr(instruction, "body", ()))
 
 
 def _expansion(body: tuple[Instruction, ...], place: str, times: int, depth: int) -> Iterator[Diagnostic]:

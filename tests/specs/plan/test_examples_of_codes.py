@@ -30,7 +30,7 @@ def told(plan: Plan, good: str, line: str) -> Iterator[Diagnostic]:
     place = next(i for i, found in enumerate(lines) if plain(found) == good)
     changed = "\n".join([*lines[:place], f"  {line}", *lines[place + 1 :]])
     try:
-        step, evaluate, predict = parse(changed)
+        step, evaluate, predict, _ = parse(changed)
     except LpcError as error:
         yield from error.diagnostics
         return

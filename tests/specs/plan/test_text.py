@@ -30,11 +30,11 @@ from lpc.specs.plan.instructions import (
 )
 from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.parse import parse
-from lpc.specs.plan.plan import Plan
-from lpc.specs.plan.text import SECTIONS, TEMPLATES, line, print_sections, text
+from lpc.specs.plan.plan import Phase, Plan
+from lpc.specs.plan.text import PHASE, SECTIONS, TEMPLATES, Sections, line, print_sections, sections_of, text
 
 words = sorted(
-    {word for template in TEMPLATES.values() for word in template.split()} | set(SECTIONS) | {"1e5", "}", "#"}
+    {word for template in TEMPLATES.values() for word in template.split()} | {*SECTIONS, PHASE} | {"1e5", "}", "#"}
 )
 names = (
     st.sampled_from(words)
@@ -65,11 +65,17 @@ def nested(inner: st.SearchStrategy[Instruction]) -> st.SearchStrategy[Instructi
 bodies = st.lists(st.recursive(simple, nested, max_leaves=6), max_size=6).map(tuple)
 
 
-@given(bodies, bodies, bodies)
+phases = st.lists(st.builds(Phase, lists, bodies), max_size=2).map(tuple)
+
+
+@given(bodies, bodies, bodies, phases)
 def test_what_is_printed_parses(
-    step: tuple[Instruction, ...], evaluate: tuple[Instruction, ...], predict: tuple[Instruction, ...]
+    step: tuple[Instruction, ...],
+    evaluate: tuple[Instruction, ...],
+    predict: tuple[Instruction, ...],
+    phases: tuple[Phase, ...],
 ) -> None:
-    sections = (step, evaluate, predict)
+    sections = Sections(() if phases else step, evaluate, predict, phases)
     printed = print_sections(sections)
     assert parse(printed) == sections
     assert print_sections(parse(printed)) == printed
@@ -81,7 +87,7 @@ def test_every_instruction_has_a_template() -> None:
 
 def test_a_plan_round_trips(plan: Plan) -> None:
     program = plan.program
-    assert parse(text(plan)) == (program.step, program.evaluate, program.predict)
+    assert parse(text(plan)) == sections_of(program)
 
 
 def test_the_header_and_the_boundaries(plan: Plan) -> None:
@@ -126,7 +132,7 @@ def test_lines(instruction: Instruction, written: str) -> None:
 
 def test_nested_bodies_are_indented() -> None:
     body = (Repeat(2, (Every(3, (Free(("x",)),)), Write("u"))),)
-    printed = print_sections((body, (), ()))
+    printed = print_sections(Sections(body, (), ()))
     wanted = (
         "step\n  repeat 2 {\n    every 3 from 0 {\n      free x\n    }\n    write u\n  }\n\nevaluate\n\npredict\n"
     )
@@ -135,7 +141,7 @@ def test_nested_bodies_are_indented() -> None:
 
 def test_comments_and_blank_lines_do_not_count() -> None:
     written = "# a plan\n\nstep   # first\n\n  free x # gone\r\nevaluate\npredict"
-    assert parse(written) == ((Free(("x",)),), (), ())
+    assert parse(written) == Sections((Free(("x",)),), (), ())
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from lpc.specs.plan.instructions import (
     Write,
 )
 from lpc.specs.plan.kernel import Kernel, Node, Port, TensorType
-from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.plan import Phase, Plan
 from lpc.specs.plan.verify import verify
 
 Steps = dict[int, Instruction | None]
@@ -297,6 +297,20 @@ def test_an_optimizer_of_unknown_parameters(plan: Plan) -> None:
     group = replace(optimizers["b1"].groups[0], parameters=("fc1.weight", "fc1.wait"))
     optimizers["b1"] = replace(optimizers["b1"], groups=(group,))
     check(replace(plan, program=replace(plan.program, optimizers=optimizers)), ("0556",), "fc1.wait")
+
+
+def test_a_phase_that_changes_what_it_does_not_train(plan: Plan) -> None:
+    """The sample's step updates b1, b2 and b3, and writes buffers of b1."""
+    step = plan.program.step
+
+    def told(*trains: str) -> list[Diagnostic]:
+        return verify(replace(plan, program=replace(plan.program, step=(), phases=(Phase(trains, step),))))
+
+    assert told("b1", "b2", "b3") == []
+    assert [(d.code, d.place) for d in told("b1", "b3")] == [("0561", "phase 1")]
+    quiet = tuple(i for i in step if not (isinstance(i, Update) and i.block == "b1"))
+    frozen = replace(plan, program=replace(plan.program, step=(), phases=(Phase(("b2", "b3"), quiet),)))
+    assert [d.message for d in verify(frozen)] == ["the phase changes `b1`, and trains b2, b3"]
 
 
 def test_every_code_of_plans_has_help() -> None:
