@@ -24,6 +24,7 @@ from lpc.compiler.frontend.outputs import select
 from lpc.compiler.isolation import declared_influence
 from lpc.compiler.reference import Reference, reference_step
 from lpc.corrected import corrected
+from lpc.hardened import hardened
 from lpc.phased import phased
 from lpc.plan import Plan
 from lpc.probed import predicted, probed
@@ -254,6 +255,7 @@ def _one_step(
 ) -> Reference:
     graph, shared = _given(build.graph), build.spec.decompose.shared
     with computing(build.spec):
+        batch = hardened(build, state, batch, noise)
         step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise)
         beside = probed(build, step, state, batch)
         gradients = step.gradients | beside

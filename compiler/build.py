@@ -22,7 +22,8 @@ from lpc.compiler.frontend.trace import trace as trace_network
 from lpc.compiler.isolation import declared_influence, ensure_isolated
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.localize import localize as localize_blocks
-from lpc.compiler.objective import output_node
+from lpc.compiler.negatives import Hard, hard_negatives
+from lpc.compiler.objective import POSITIVE, output_node
 from lpc.compiler.partition import partition as partition_network
 from lpc.compiler.partition import to_data
 from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
@@ -56,6 +57,7 @@ class Build:
     problems: Mapping[str, LocalProblem] = field(default_factory=dict)
     corrected: Corrections | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    hard: Hard | None = None
     captured: Captured | None = None
     sections: Sections | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -86,12 +88,14 @@ def localize(build: Build) -> Build:
     fields = batch_fields(build)
     problems = localize_blocks(build.spec, _given(build.traced), _given(build.graph), fields)
     traced, graph = _given(build.traced), _given(build.graph)
+    found = probes(build.spec, traced, graph, problems, fields)
     return replace(
         build,
         fields=fields,
         problems=problems,
         corrected=corrections(build.spec, traced, graph, problems),
-        probes=probes(build.spec, traced, graph, problems, fields),
+        probes=found,
+        hard=hard_negatives(build.spec, found, POSITIVE),
     )
 
 
@@ -107,6 +111,7 @@ def capture(build: Build) -> Build:
         targets,
         build.corrected,
         build.probes,
+        build.hard,
     )
     return replace(build, captured=captured)
 
@@ -121,6 +126,7 @@ def schedule(build: Build) -> Build:
         build.corrected,
         _given(build.captured).exact,
         [Probing(probe, _given(build.captured).probed[name]) for name, probe in build.probes.items()],
+        _given(build.captured).negatives,
     )
     return replace(build, sections=sections)
 
@@ -211,7 +217,8 @@ def assemble(build: Build) -> Plan:
     captured, sections = _given(build.captured), _given(build.sections)
     exact = {k.name: k for kernels in captured.exact.values() for k in kernels.every}
     probed = {k.name: k for kernels in captured.probed.values() for k in kernels.every}
-    kernels = {"native": {**_by_name(captured.native), **exact, **probed}}
+    made = {k.name: k for k in captured.negatives.every} if captured.negatives is not None else {}
+    kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made}}
     if captured.portable:
         kernels["portable"] = captured.portable
     program = Program(

@@ -14,6 +14,7 @@ import networkx as nx
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frees import with_frees
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.negatives import NegativeKernels
 from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everything, phases_of
 from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
@@ -69,13 +70,14 @@ def schedule(
     corrected: Corrections | None = None,
     exact: Mapping[str, ExactKernels] | None = None,
     probes: Sequence[Probing] = (),
+    negatives: NegativeKernels | None = None,
 ) -> Sections:
     """Return the instructions of all sections. Raises LpcError (0432) for a phase that cannot train."""
     eval_ = {b: k.eval for b, k in kernels.items()}
     predict = {b: k.predict for b, k in kernels.items()}
     judged = _forward_only(problems, eval_, spec.run.metrics)
     judged += [i for probe in probes for i in probe.judging(predict)]
-    steps = _Steps(spec, graph, problems, kernels, corrected, exact or {}, probes)
+    steps = _Steps(spec, graph, problems, kernels, corrected, exact or {}, probes, negatives)
     active = phases_of(spec, graph, problems, [probe.probe for probe in probes])
     return Sections(
         () if active else steps.step(everything(problems, [probe.probe for probe in probes])),
@@ -120,6 +122,7 @@ class _Steps:
     corrected: Corrections | None
     exact: Mapping[str, ExactKernels]
     probes: Sequence[Probing]
+    negatives: NegativeKernels | None = None
 
     def phases(self, active: Sequence[Active]) -> tuple[Phase, ...]:
         """Return a step for each phase. Raises LpcError (0432) where one cannot train."""
@@ -145,9 +148,12 @@ class _Steps:
         extra = [v for v in values_read([*alone, *after]) if v not in made]
         fields = tuple(dict.fromkeys((*read, *extra)))
         load = Load(fields, fields)
-        body: list[Instruction] = [load, *writer.body]
+        begin: list[Instruction] = [load]
+        if self.negatives is not None:
+            begin = [self.negatives.given(load), *self.negatives.section(shown)]
         if spec.run.accumulate > 1:
-            return tuple(_accumulated(spec, body, writer))
+            return tuple(_accumulated(spec, [*begin, *writer.body], writer))
+        body: list[Instruction] = [load, *writer.body]
         updates = {block: _updates(block, bundles, self.corrected) for block, bundles in writer.gradients.items()}
         if spec.run.clip is not None:
             body += _clipped_updates(spec.run.clip, writer, updates)
@@ -155,7 +161,7 @@ class _Steps:
             body = _with_early_updates(body, writer, updates)
         if self.corrected is not None and any(map(active.trains, self.corrected.by_block)):
             body[1:1] = refreshes(self.graph, self.corrected, self.exact, writer.body, read, writer.gradients)
-        return tuple(with_frees([load, *alone, *body[1:], *after]))
+        return tuple(with_frees([*begin, *alone, *body[1:], *after]))
 
 
 def _updates(block: str, bundles: Sequence[str], corrected: Corrections | None) -> list[Instruction]:

@@ -10,7 +10,9 @@ from torch import fx, nn
 
 from lpc.compiler.capture.cut import slice_kernel
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, trace_inference, trace_training
+from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.negatives import NEGATIVES, SCORES, Hard, NegativeKernels
 from lpc.compiler.objective import MODES
 from lpc.compiler.probing import ProbeKernels
 from lpc.compiler.readouts import JOINED, Join, Probe, joining
@@ -68,6 +70,23 @@ class Probing:
         shown = slice_kernel(quiet, "predict", (JOINED,), ("output",))
         return ProbeKernels(overlays, None, judged, shown, score), (judging,)
 
+    def negatives(self, hard: Hard, own: ProbeKernels) -> tuple[NegativeKernels, LocalGraph]:
+        """Return the kernels that make hard negatives, and the graph whose noise the plan must know.
+
+        `own` are those of the probe that predicts. Its scores have a length of their own: half of the batch.
+        """
+        image = hard.probe.image
+        overlays = tuple(
+            self.computed(f"{NEGATIVES}.overlay{i}", (image,), module, image)
+            for i, module in enumerate(hard.probe.overlays)
+        )
+        kind = own.shown.results[0].ports[0].type
+        types = {**self.types["eval"], SCORES: (dtype_of(kind.dtype), ("H", hard.write.classes))}
+        made = joining(self.graphs["eval"], hard.arguments, hard.write)
+        traced = trace_inference(_silent(NEGATIVES), made, Inputs(types), (), {}, self.target)
+        write = _giving(slice_kernel(traced, "hard", (JOINED,), ("output",)), image)
+        return NegativeKernels(hard, replace(own, overlays=overlays, local=None), write), traced
+
     def shown(self, probe: Probe) -> Kernel:
         """The head's output: head and joining as one module, whose state bears the head's names."""
         head = probe.problem.heads.modules.get("")
@@ -85,10 +104,7 @@ class Probing:
         block, _, kind = name.partition(".")
         made = joining(self.graphs["eval"], inputs, module)
         traced = trace_inference(_silent(block), made, Inputs(self.types["eval"]), (), {}, self.target)
-        kernel = slice_kernel(traced, kind, (JOINED,), ("output",))
-        bundle = kernel.results[0]
-        named = replace(bundle, name=result, ports=(replace(bundle.ports[0], source=result),))
-        return replace(kernel, results=(named,))
+        return _giving(slice_kernel(traced, kind, (JOINED,), ("output",)), result)
 
 
 class _Headed(nn.Module):
@@ -100,6 +116,12 @@ class _Headed(nn.Module):
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
         return self.head(self.join(*features))  # type: ignore[no-any-return]
+
+
+def _giving(kernel: Kernel, result: str) -> Kernel:
+    """Return the kernel with another name for its result."""
+    bundle = kernel.results[0]
+    return replace(kernel, results=(replace(bundle, name=result, ports=(replace(bundle.ports[0], source=result),)),))
 
 
 def _silent(name: str) -> LocalProblem:

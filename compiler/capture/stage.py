@@ -26,6 +26,7 @@ from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.negatives import Hard, NegativeKernels
 from lpc.compiler.objective import output_node
 from lpc.compiler.probing import ProbeKernels
 from lpc.compiler.readouts import Probe
@@ -54,6 +55,7 @@ class Captured:
     state: dict[str, Tensor]
     exact: Mapping[str, ExactKernels]
     probed: Mapping[str, ProbeKernels]
+    negatives: NegativeKernels | None = None
 
 
 def capture(
@@ -65,6 +67,7 @@ def capture(
     targets: tuple[CaptureTarget, CaptureTarget | None],
     corrected: Corrections | None = None,
     probes: Mapping[str, Probe] | None = None,
+    hard: Hard | None = None,
 ) -> Captured:
     """Capture every block, last block first: a producer must know which cotangents come back to it.
 
@@ -89,6 +92,7 @@ def capture(
             others = _exact(spec, traced, graph, corrected, fields, targets[1])
             portable |= {k.name: k for kernels in others.values() for k in kernels.every}
     probed = {name: worker.probe(probe) for name, probe in (probes or {}).items()}
+    negatives = worker.negatives(hard, probed[hard.predictor]) if hard is not None else None
     return Captured(
         {b: Kernels(**steps[b, "train"], **steps[b, "eval"]) for b in graph.nodes},
         portable,
@@ -97,6 +101,7 @@ def capture(
         worker.state,
         exact,
         probed,
+        negatives,
     )
 
 
@@ -205,6 +210,13 @@ class _Capture:
         self.remember(*traced)
         for name, tensor in probe.problem.heads.state().items():
             self.state.setdefault(f"heads.{probe.name}.{name}", tensor)
+        return kernels
+
+    def negatives(self, hard: Hard, predicting: ProbeKernels) -> NegativeKernels:
+        """Return the kernels that make hard negatives of what a probe predicts."""
+        probing = Probing(self.graphs(), self.types, self.spec.run.metrics, self.target)
+        kernels, traced = probing.negatives(hard, predicting)
+        self.remember(traced)
         return kernels
 
     def inference_kernels(self, block: str) -> dict[str, Kernel]:

@@ -53,7 +53,10 @@ def overlay(image: Tensor, label: Tensor, classes: int, value: float) -> Tensor:
 
 
 def label_overlay(negatives: str, classes: int, value: float) -> Pair:
-    """The true label against another class, each of the others being as likely."""
+    """The true label against another class, each of the others being as likely.
+
+    Those of `hard` are drawn in a step of the plan, from what it predicts; elsewhere they are any.
+    """
 
     def pair(image: Tensor, label: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         if image[0].numel() < classes or not bool((label < classes).all()):

@@ -63,7 +63,12 @@ CONTRASTS = vocabulary(
         Signature(
             "label_overlay",
             (
-                Parameter("negatives", "'wrong_label'", "wrong_label", "the second half has another class"),
+                Parameter(
+                    "negatives",
+                    "'wrong_label' | 'hard'",
+                    "wrong_label",
+                    "another class: any, or in training by how probable the run predicts it to be",
+                ),
                 _LABELS,
                 _INK,
             ),
