@@ -38,6 +38,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
 from lpc.specs.model import Spec
 from lpc.specs.plan.instructions import Instruction, Part, Record, Repeat
 from lpc.specs.plan.kernel import Kernel, TensorType
+from lpc.specs.plan.optimizers import is_class, package
 from lpc.specs.plan.plan import Plan, Program, StateEntry
 
 T = TypeVar("T")
@@ -262,7 +263,10 @@ def plan_target(spec: Spec) -> str:
 def report(build: Build) -> dict[str, Any]:
     """What a reader of the plan should know of how it came to be; nothing that varies between builds."""
     traced, captured = _given(build.traced), _given(build.captured)
+    named = {o.name for p in learning(build).values() if (o := p.optimizer) is not None and is_class(o.name)}
+    libraries = sorted({package(name) for name in named} - {"torch"})
     return {
+        **({"libraries": libraries} if libraries else {}),
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
         "notes": frozen_notes(_given(build.graph)),

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import nn
-
+from lpc.compiler.optimizer_class import ensure_steps, named
 from lpc.compiler.rules import parameter_rules, stated, stated_at
-from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Schedule, Spec
 from lpc.specs.plan.plan import Optimizer, ParameterGroup
@@ -41,15 +37,12 @@ def optimizer_of(
     schedule: Schedule | None,
     clip: float | None,
 ) -> Optimizer:
-    """Return the optimizer that `term`, written at `span`, makes of `names`. Raises LpcError where torch refuses it."""
-    options = optimizer_options(term)
-    refused = refusal(term.name, options)
-    if refused is not None:
-        message = f"torch.optim refuses the optimizer of block `{block}`: {refused}"
-        raise LpcError(Diagnostic("0654", message, span=span))
+    """Return the optimizer that `term`, written at `span`, makes of `names`. Raises LpcError where it cannot be had."""
+    name, options = named(term)
+    ensure_steps(name, options, block, span)
     return Optimizer(
         block=block,
-        name=term.name,
+        name=name,
         options=options,
         groups=groups(spec, block, names),
         schedule=schedule.model_dump(mode="json") if schedule is not None else {},
@@ -67,20 +60,3 @@ def groups(spec: Spec, block: str, names: Sequence[str]) -> tuple[ParameterGroup
         for (decay, factor), group in grouped.items()
     )
 
-
-def optimizer_options(term: Term) -> dict[str, Any]:
-    """Return the arguments that the spec gives an optimizer, by the names that torch has for them."""
-    names = [parameter.name for parameter in signatures.OPTIMIZERS[term.name].parameters]
-    aliases = signatures.OPTIMIZER_ALIASES.get(term.name, {})
-    given = {**dict(zip(names, term.args, strict=False)), **term.kwargs}
-    return {aliases.get(name, name): value for name, value in given.items()}
-
-
-def refusal(name: str, options: Mapping[str, Any]) -> str | None:
-    """Return why torch does not take an optimizer with these options; None where it does."""
-    kind = getattr(torch.optim, signatures.OPTIMIZERS[name].doc.removeprefix("torch.optim."))
-    try:
-        kind([nn.Parameter(torch.zeros(1, 1))], **options)
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        return str(error)
-    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -12,20 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lpc.runtime.gradients import Bundle, clip
+from lpc.runtime.optimizer_class import class_of, options_of
 from lpc.runtime.schedules import is_constant, law_of, lr_factor
 from lpc.runtime.state import State
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Optimizer
 
-# LBFGS calls the loss again by a closure, SparseAdam takes sparse gradients: a plan has neither.
-REFUSED = {"lbfgs": "it needs to evaluate the loss again", "sparseadam": "it needs sparse gradients"}
-
-
-def classes() -> dict[str, type[torch.optim.Optimizer]]:
-    """Return the classes of torch.optim by lower-case name."""
-    found = (value for value in vars(torch.optim).values() if inspect.isclass(value))
-    base = torch.optim.Optimizer
-    return {c.__name__.lower(): c for c in found if issubclass(c, base) and c is not base}
+GROUP = "group."
 
 
 class BlockOptimizer:
@@ -36,6 +29,8 @@ class BlockOptimizer:
         self.place = f"optimizer of block {plan.block}"
         self.names = [name for group in plan.groups for name in group.parameters]
         self.parameters = [self._parameter(state, name) for name in self.names]
+        self.kind = class_of(plan.name, self.place)
+        self.known = options_of(self.kind)
         self.optimizer = self._construct()
         self.rates = [
             group["lr"] * own.lr_factor
@@ -74,6 +69,8 @@ class BlockOptimizer:
         """
         if self.clips:
             gradients = clip(gradients, self.plan.clip or 0.0)
+        if is_class(self.plan.name):  # which may write over what it is given
+            return [g if g is None else g.clone(memory_format=torch.contiguous_format) for g in gradients]
         return [g if g is None or g.is_contiguous() else g.contiguous() for g in gradients]
 
     @cached_property
@@ -85,19 +82,31 @@ class BlockOptimizer:
             group["lr"] = rate * factor
 
     def state(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield (parameter, entry, value) for every entry of the optimizer's state."""
+        """Yield (parameter, entry, value) for every entry of the optimizer's state.
+
+        What a class of another package counts in a group is `group.ENTRY` of the group's first parameter.
+        """
         for name, parameter in zip(self.names, self.parameters, strict=True):
             for entry, value in self.optimizer.state.get(parameter, {}).items():
                 yield name, entry, value
+        if not is_class(self.plan.name):
+            return
+        for own, group in zip(self.plan.groups, self.optimizer.param_groups, strict=True):
+            for entry, value in group.items():
+                if entry != "params" and entry not in self.known:
+                    yield own.parameters[0], f"{GROUP}{entry}", value
 
     def load_state(self, values: dict[str, dict[str, Any]]) -> None:
         """Replace the optimizer's state by {parameter: {entry: value}}; options stay as the plan says."""
+        values, counted = _apart(values)
         groups = self.optimizer.state_dict()["param_groups"]
         order = [index for group in groups for index in group["params"]]
         numbered = {i: values[name] for i, name in zip(order, self.names, strict=True) if name in values}
         self.optimizer.load_state_dict({"state": numbered, "param_groups": groups})
         for name, parameter in zip(self.names, self.parameters, strict=True):
             self._restore(parameter, values.get(name, {}))
+        for own, group in zip(self.plan.groups, self.optimizer.param_groups, strict=True):
+            group.update(counted.get(own.parameters[0], {}))
 
     def _restore(self, parameter: nn.Parameter, values: dict[str, Any]) -> None:
         """Undo torch's casts: it gives every entry but `step` the parameter's dtype, NAdam's products too."""
@@ -116,39 +125,30 @@ class BlockOptimizer:
         raise LpcError(Diagnostic("0655", message, place=self.place))
 
     def _construct(self) -> torch.optim.Optimizer:
-        kind = self._class()
-        known = list(inspect.signature(kind).parameters)[1:]
-        self._check_options(known)
+        self._check_options(self.known)
         given = self.plan.options.items()
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
-        attempts: list[dict[str, Any]] = [{}]
-        if "fused" not in options and "foreach" not in options:
-            attempts[:0] = [{word: True} for word in ("fused", "foreach") if word in known]
-        for attempt in attempts:
+        for attempt in self._attempts():
             try:
-                return kind(self._groups(), **options, **attempt)
+                return self.kind(self._groups(), **options, **attempt)
             except RuntimeError as error:  # fused or foreach that does not exist for this device or dtype
                 problem: Exception = error
-            except (IndexError, TypeError, ValueError) as error:
+            except Exception as error:  # classes of other packages fail in ways of their own
                 problem = error
                 break
-        message = f"torch.optim.{kind.__name__} refuses its options: {problem}"
+        message = f"`{self.plan.name}` refuses its options: {problem}"
         raise LpcError(Diagnostic("0654", message, place=self.place))
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        """The fastest way first that torch.optim may have; another package's class chooses for itself."""
+        if is_class(self.plan.name) or not {"fused", "foreach"}.isdisjoint(self.plan.options):
+            return [{}]
+        faster: list[dict[str, Any]] = [{word: True} for word in ("fused", "foreach") if word in self.known]
+        return [*faster, {}]
 
     def _groups(self) -> list[dict[str, Any]]:
         tensors = dict(zip(self.names, self.parameters, strict=True))
         return [{"params": [tensors[n] for n in g.parameters], **g.options} for g in self.plan.groups]
-
-    def _class(self) -> type[torch.optim.Optimizer]:
-        name, known = self.plan.name, classes()
-        if name in REFUSED:
-            message = f"`{name}` cannot step a plan: {REFUSED[name]}"
-            raise LpcError(Diagnostic("0653", message, place=self.place))
-        if name in known:
-            return known[name]
-        near = did_you_mean(name, known)
-        message = f"torch {torch.__version__} has no optimizer `{name}`"
-        raise LpcError(Diagnostic("0652", message, place=self.place, notes=(near,) if near else ()))
 
     def _check_options(self, known: list[str]) -> None:
         """torch takes any key in a parameter group and ignores it; a misspelt one must not pass."""
@@ -159,6 +159,16 @@ class BlockOptimizer:
                     notes = (near,) if near else (f"it takes {', '.join(known)}",)
                     message = f"`{self.plan.name}` has no option `{key}`"
                     raise LpcError(Diagnostic("0654", message, place=self.place, notes=notes))
+
+
+def _apart(values: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Part the entries of parameters from those of groups, both by parameter."""
+    own = {name: {e: v for e, v in entries.items() if not e.startswith(GROUP)} for name, entries in values.items()}
+    counted = {
+        name: {e.removeprefix(GROUP): v for e, v in entries.items() if e.startswith(GROUP)}
+        for name, entries in values.items()
+    }
+    return own, counted
 
 
 def gradients_by_name(optimizer: BlockOptimizer, gradients: Bundle) -> dict[str, Tensor]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lpc.specs.check_terms import placed_terms
 from lpc.specs.diagnostics import Label
 from lpc.specs.model import Path, Rule, Spec
+from lpc.specs.plan.optimizers import misnamed
 from lpc.specs.problems import Problems
-from lpc.specs.signatures import LOSSES
+from lpc.specs.signatures import LOSSES, OTHER_OPTIMIZER
 from lpc.specs.term import Term
 
 _PROBLEM_KEYS = ("head", "loss", "correct", "optimizer", "schedule", "clip", "memory")
@@ -141,6 +143,17 @@ def optimizers(spec: Spec, problems: Problems) -> None:
         if said(spec, name, "optimizer") is None:
             path: Path = ("decompose", "blocks", name)
             problems.add("0133", f"block `{name}` has no optimizer", spec.key_origin(*path), path)
+
+
+def optimizer_classes(spec: Spec, problems: Problems) -> None:
+    """0652: a class of a package is written `package:Class`, of a package that plans may name."""
+    for vocabulary, path, term in placed_terms(spec):
+        if vocabulary == "optimizer" and term.name == OTHER_OPTIMIZER.name:
+            where: Path = (*path, 0) if term.args else (*path, "path")
+            name = term.args[0] if term.args else term.kwargs.get("path")
+            wrong = misnamed(name) if isinstance(name, str) else None
+            if wrong is not None:
+                problems.add("0652", wrong, spec.origin(*where), where)
 
 
 def output_loss(spec: Spec, problems: Problems) -> None:

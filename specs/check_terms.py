@@ -160,7 +160,7 @@ def check_term(vocabulary: str, path: Path, term: Term, spec: Spec, problems: Pr
     for key, value in term.kwargs.items():
         if key in named:
             _value(named[key], value, term, (*path, key), spec, problems)
-        else:
+        elif not signature.open:
             _unknown_argument(vocabulary, key, list(named), term, path, spec, problems)
     given = {p.name for p in signature.parameters[: len(term.args)]} | set(term.kwargs)
     for parameter in parameters:
@@ -233,4 +233,5 @@ def usage(signature: Signature) -> str:
         p.name if p.default is REQUIRED else f"{p.name}={print_value(p.default)}"
         for p in signature.parameters[:4]
     ]
-    return f"{signature.name}({', '.join(parts + ['...'] * (len(signature.parameters) > 4))})"
+    more = signature.open or len(signature.parameters) > 4
+    return f"{signature.name}({', '.join(parts + ['...'] * more)})"

@@ -29,6 +29,7 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_learning.entries,
     check_learning.entries_match,
     check_learning.optimizers,
+    check_learning.optimizer_classes,
     check_learning.output_loss,
     check_learning.signals,
     check_learning.heads,

@@ -225,7 +225,7 @@ CODES: dict[str, Code] = {
     "0649": Code("missing tensor", "add it, or pass strict=False to keep the present value"),
     "0650": Code("unknown schedule", "use constant, linear, cosine, step or exponential"),
     "0651": Code("length of the run unknown", "give `run.epochs` and data, or `run.steps` and `unit: step`"),
-    "0652": Code("unknown optimizer", "use a class of torch.optim in lower case"),
+    "0652": Code("unknown optimizer", "use a class of torch.optim in lower case, or `module(\"package:Class\")`"),
     "0653": Code(
         "optimizer cannot step a plan", "choose an optimizer that needs gradients only, such as adam"
     ),

@@ -110,7 +110,7 @@ def _arguments(word: Signature, extra: tuple[Parameter, ...] = ()) -> Schema:
     properties = {parameter.name: _argument(parameter) for parameter in (*word.parameters, *extra)}
     return {
         "type": "object", "description": word.doc, "properties": properties, "required": _required(word),
-        "additionalProperties": False,
+        "additionalProperties": word.open,
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ KEYS: dict[str, dict[str, str]] = {
         "head": "What maps the block's output to a prediction for its local loss.",
         "loss": "The block's local loss: none, a term, or a list of terms with weight=.",
         "correct": "What brings the local gradient nearer to that of backpropagation: none or bp_offset(...).",
-        "optimizer": "The block's optimizer: any class of torch.optim in lower case.",
+        "optimizer": "The block's optimizer: any class of torch.optim in lower case, or `module(\"package:Class\")`.",
         "schedule": "Factor on the learning rate over the run: a law, or {warmup: 2, then: cosine, unit: epoch}.",
         "clip": "Largest norm of the block's gradient, or none.",
         "memory": "Keep activations for the block's backward, or compute them again.",

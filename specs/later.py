@@ -30,7 +30,6 @@ _NAMES: dict[str, frozenset[str]] = {
     "head": frozenset({"aug"}),
     "link": frozenset({"variable", "target", "feedback"}),
     "loss": frozenset({"consistency", "matching", "squared"}),
-    "optimizer": frozenset({"module"}),
     "network": frozenset({"autoencoder", "elman", "vgg"}),
 }
 

@@ -32,7 +32,7 @@ def _section(name: str, words: Vocabulary) -> Iterator[str]:
 
 
 def _written(word: Signature) -> str:
-    arguments = [_argument(parameter) for parameter in word.parameters]
+    arguments = [_argument(parameter) for parameter in word.parameters] + ["..."] * word.open
     return f"{word.name}({', '.join(arguments)})" if arguments else word.name
 
 

@@ -72,16 +72,15 @@ RUNNING: dict[str, Example] = {
         SHOWN,
     ),
     "0652": Example(
-        "This torch has no optimizer of the name that the plan gives; of a spec it is 0120.",
-        "a plan with `muon`, run with torch 2.8",
-        "the torch that the plan was built with",
-        SHOWN,
+        "There is no such optimizer class, or a plan may not name its package; of torch.optim's own words it is 0120.",
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: module("torch_optimizer:Lamb")}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: module("pytorch_optimizer:Lamb")}',
     ),
     "0653": Example(
-        "A plan that was written by hand has an optimizer that needs more than gradients; of a spec it is 0120.",
-        "lbfgs(lr=0.1)",
-        "adam(lr=1e-3)",
-        SHOWN,
+        "An optimizer needs more than gradients, such as the loss once more.",
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: module("torch.optim:LBFGS")}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: module("torch.optim:Adam")}',
+        BUILD,
     ),
     "0654": Example(
         "torch refuses the numbers that an optimizer is given.",

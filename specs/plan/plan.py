@@ -36,7 +36,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A block's optimizer: torch.optim name in lower case (or `module`), options, groups, schedule, clip."""
+    """A block's optimizer: torch.optim name in lower case or `package:Class`, options, groups, schedule, clip."""
 
     block: str
     name: str

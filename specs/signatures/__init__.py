@@ -23,6 +23,7 @@ from lpc.specs.signatures.learning import (
     LINKS,
     OPTIMIZER_ALIASES,
     OPTIMIZERS,
+    OTHER_OPTIMIZER,
     SCHEDULES,
 )
 from lpc.specs.signatures.losses import LOSSES, WEIGHTS
@@ -67,6 +68,7 @@ __all__ = [
     "METRICS",
     "OPTIMIZERS",
     "OPTIMIZER_ALIASES",
+    "OTHER_OPTIMIZER",
     "OVERLAYS",
     "PERIODS",
     "PREDICTORS",

@@ -129,6 +129,14 @@ OPTIMIZER_ALIASES: dict[str, dict[str, str]] = {"rmsprop": {"decay": "alpha"}}
 NOT_NEGATIVE = frozenset({"lr", "weight_decay", "momentum", "eps", "lr_decay", "lambd", "initial_accumulator_value"})
 
 
+OTHER_OPTIMIZER = Signature(
+    "module",
+    (Parameter("path", "str", doc="`package:Class`, such as `pytorch_optimizer:LARS`"),),
+    "a subclass of torch.optim.Optimizer, with its own arguments by name",
+    open=True,
+)
+
+
 def _optimizer(name: str, arguments: list[dict[str, Any]], doc: str) -> Signature:
     parameters = [
         Parameter(a["name"], _type(a["name"], a["type"]), a.get("default", REQUIRED), f"as in torch.optim.{doc}")
@@ -147,7 +155,8 @@ def _type(argument: str, kind: str) -> str:
 def _optimizers() -> dict[str, Signature]:
     table = json.loads(shipped_text("lpc.specs", "tables/optimizers.json"))
     entries = table["optimizers"].items()
-    return vocabulary(_optimizer(name, entry["arguments"], entry["class"]) for name, entry in entries)
+    of_torch = [_optimizer(name, entry["arguments"], entry["class"]) for name, entry in entries]
+    return vocabulary([*of_torch, OTHER_OPTIMIZER])
 
 
 OPTIMIZERS = _optimizers()

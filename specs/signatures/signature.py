@@ -51,11 +51,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """A name of a vocabulary with its parameters and one line of meaning."""
+    """A name of a vocabulary with its parameters and one line of meaning.
+
+    `open`: further named arguments are those of a class that only the compiler looks at.
+    """
 
     name: str
     parameters: tuple[Parameter, ...] = ()
     doc: str = ""
+    open: bool = False
 
     def parameter(self, name: str) -> Parameter | None:
         """Return the parameter of that name, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from lpc.runtime.optimizers import REFUSED, BlockOptimizer, classes
+from lpc.runtime.optimizer_class import REFUSED, classes
+from lpc.runtime.optimizers import BlockOptimizer
 from lpc.runtime.state import State
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.plan.kernel import TensorType
@@ -55,9 +57,18 @@ def test_as_by_hand(name: str) -> None:
         assert parameter.grad is None
 
 
-@pytest.mark.parametrize("name", USABLE)
+OTHERS = {
+    "pytorch_optimizer:LARS": {"lr": 0.1, "weight_decay": 0.1},
+    "pytorch_optimizer:Lamb": {"lr": 0.1},
+    "pytorch_optimizer:AdaBelief": {"lr": 0.1},
+    "pytorch_optimizer:Prodigy": {},
+    "torch.optim:SGD": {"lr": 0.1, "momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", [*USABLE, *OTHERS])
 def test_state_survives_a_round_trip(name: str) -> None:
-    first, second = block(name), block(name)
+    first, second = block(name, OTHERS.get(name)), block(name, OTHERS.get(name))
     for step in range(3):
         first.step(gradients(step), step)
     stored: dict[str, dict[str, Any]] = {}
@@ -66,11 +77,32 @@ def test_state_survives_a_round_trip(name: str) -> None:
     second.load_state(stored)
     for mine, theirs in zip(second.parameters, first.parameters, strict=True):
         mine.data.copy_(theirs)
+    before = [p.detach().clone() for p in second.parameters]
     for optimizer in (first, second):
         with torch.inference_mode():
             optimizer.step(gradients(9), 9)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters, second.parameters, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before, second.parameters, strict=True))
 
+
+def test_lars_by_hand() -> None:
+    """You et al. 2017 (arXiv 1708.03888): rates scaled by |w| / (|g| + d |w|) for matrices, momentum after that."""
+    options = {"lr": 0.5, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.2, "trust_coefficient": 0.01}
+    groups = (ParameterGroup(("w",)), ParameterGroup(("v",), {"weight_decay": 0.0}, 0.1))
+    ours = block("pytorch_optimizer:LARS", options, groups=groups)
+    values, momenta = dict(VALUES), {n: torch.zeros(s, dtype=torch.float64) for n, s in SHAPES.items()}
+    for step in range(4):
+        given = gradients(step)
+        kept = [g.clone() for g in given]
+        ours.step(given, step)
+        assert all(torch.equal(a, b) for a, b in zip(given, kept, strict=True)), "gradients are not written over"
+        for (name, decay, rate), g in zip((("w", 0.2, 0.5), ("v", 0.0, 0.05)), kept, strict=True):
+            w = values[name]
+            trust = 0.01 * w.norm() / (g.norm() + decay * w.norm())
+            momenta[name] = 0.9 * momenta[name] + trust * (g + decay * w)
+            values[name] = w - rate * momenta[name]
+    for parameter, name in zip(ours.parameters, SHAPES, strict=True):
+        torch.testing.assert_close(parameter.detach(), values[name], rtol=1e-12, atol=0)
 
 def test_fused_where_torch_has_it_and_the_users_choice_wins() -> None:
     for name in USABLE:
@@ -117,14 +149,26 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
         "`weight_decay`",
     ),
     "value": (lambda: block("adam", {"lr": -1.0}), "0654", "Invalid learning rate"),
-    "type": (lambda: block("adam", {"betas": 0.9}), "0654", "torch.optim.Adam refuses"),
+    "type": (lambda: block("adam", {"betas": 0.9}), "0654", "`adam` refuses"),
+    "package": (lambda: block("os:system"), "0652", "none of the packages"),
+    "form": (lambda: block("torch:optim:SGD"), "0652", "not of the form"),
+    "class": (lambda: block("torch.optim:Sdg"), "0652", "has no `Sdg`"),
+    "no optimizer": (lambda: block("torch:load"), "0652", "no subclass"),
+    "package that is missing": (lambda: block("timm.optim:Lars"), "0652", "pip install timm"),
+    "keyword that is not heeded": (
+        lambda: block("pytorch_optimizer:LARS", {"trust": 0.1}),
+        "0654",
+        "no option `trust`",
+    ),
+    "options of a package": (lambda: block("pytorch_optimizer:LARS", {"lr": -1.0}), "0654", "refuses its options"),
     "buffer": (lambda: block("sgd", groups=(ParameterGroup(("count",)),)), "0655", "`count` is a buffer"),
     "parameter": (lambda: block("sgd", groups=(ParameterGroup(("x",)),)), "0648", "`x`"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told(name: str) -> None:
+def test_mistakes_are_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
     act, code, part = MISTAKES[name]
     with pytest.raises(LpcError) as caught:
         act()
