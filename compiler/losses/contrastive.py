@@ -61,25 +61,34 @@ def _negatives(contexts: Tensor, ahead: Tensor, options: Options) -> Tensor:
     return (uniform * positions).long().clamp(max=positions - 1) * batch + own
 
 
-def _cosines(prediction: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return all cosines over the temperature, and where a sample meets itself; both [batch, batch]."""
+def _cosines(prediction: Tensor, temperature: float, detached: bool = False) -> tuple[Tensor, Tensor]:
+    """Return all cosines over the temperature, and where a sample meets itself; both [batch, batch].
+
+    With `detached` what a row is compared with is a constant: the row alone has a gradient.
+    """
     rows = F.normalize(prediction.flatten(1), dim=1)
+    keys = rows.detach() if detached else rows
     index = torch.arange(rows.shape[0], device=rows.device)
-    return rows @ rows.T / temperature, index[:, None] == index
+    return rows @ keys.T / temperature, index[:, None] == index
 
 
 def nt_xent(options: Options, setting: Setting) -> LossFunction:
-    """Return SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1), averaged over both views.
+    """Return SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1), over both views.
 
     The first half of the batch holds one view of each sample, the second half the other, in the same order. A batch of
-    an odd number of samples has no halves: the loss is infinite.
+    an odd number of samples has no halves: the loss is infinite. `keys=detached` with `reduction=pairs` is the loss of
+    Ren et al. 2023 (arXiv 2210.03310).
     """
+    detached, reduction = options["keys"] == "detached", str(options["reduction"])
 
     def loss(sight: Sight) -> Tensor:
-        scores, self_ = _cosines(sight.prediction, float(options["temperature"]))
+        scores, self_ = _cosines(sight.prediction, float(options["temperature"]), detached)
         size = scores.shape[0]
         partner = (torch.arange(size, device=scores.device) + size // 2) % size
-        return F.cross_entropy(scores.masked_fill(self_, -torch.inf), partner) / (1 - size % 2)
+        others = scores.masked_fill(self_, -torch.inf)
+        if reduction == "pairs":  # each of which has two views
+            return 2 * F.cross_entropy(others, partner) / (1 - size % 2)
+        return F.cross_entropy(others, partner, reduction=reduction) / (1 - size % 2)
 
     return loss
 

@@ -137,7 +137,14 @@ _CONTRASTIVE = (
     ),
     Signature(
         "nt_xent",
-        (_WEIGHT, _HEAD, Parameter("temperature", "positive", 0.1, "divides cosines"), _SPLIT),
+        (
+            _WEIGHT,
+            _HEAD,
+            Parameter("temperature", "positive", 0.1, "divides cosines"),
+            Parameter("keys", "'live' | 'detached'", "live", "detached: what a view is compared with has no gradient"),
+            Parameter("reduction", "'mean' | 'sum' | 'pairs'", "mean", "over views; pairs: their sum over the samples"),
+            _SPLIT,
+        ),
         "a view against all others in the batch; the second half of a batch holds the first half's other views",
     ),
     Signature(

@@ -192,6 +192,28 @@ def test_nt_xent(half: int, width: int, temperature: float, seed: int) -> None:
     agree(loss("nt_xent", x, x, temperature=temperature), lambda x: nt_xent_by_hand(x, temperature), x)
 
 
+@pytest.mark.parametrize(("reduction", "factor"), [("mean", 1.0), ("sum", 6.0), ("pairs", 2.0)])
+def test_nt_xent_reductions(reduction: str, factor: float) -> None:
+    x = numbers(6, 4)
+    agree(loss("nt_xent", x, x, temperature=0.5, reduction=reduction), lambda x: factor * nt_xent_by_hand(x, 0.5), x)
+
+
+def test_detached_keys_of_nt_xent() -> None:
+    """Of an anchor a the gradient is (q - a (a . q)) / |a|, q the mean key less its partner (Ren et al. 2023)."""
+    x, temperature = numbers(6, 4).requires_grad_(), 0.5
+    value = loss("nt_xent", x, x, temperature=temperature, keys="detached", reduction="pairs")(x)
+    torch.testing.assert_close(value, 2 * nt_xent_by_hand(x.detach(), temperature), rtol=1e-12, atol=0)
+    (found,) = torch.autograd.grad(value, x)
+    rows = [row / row.norm() for row in x.detach()]
+    for i, a in enumerate(rows):
+        others = [j for j in range(6) if j != i]
+        odds = [math.exp(float(a @ rows[j]) / temperature) for j in others]
+        mean = sum(o * rows[j] for o, j in zip(odds, others, strict=True)) / sum(odds)
+        q = (mean - rows[(i + 3) % 6]) / temperature
+        wanted = (q - a * (a @ q)) / x[i].detach().norm() / 3
+        torch.testing.assert_close(found[i], wanted, rtol=1e-11, atol=1e-13)
+
+
 def test_an_odd_batch_has_no_two_views() -> None:
     x = numbers(5, 3)
     assert loss("nt_xent", x, x)(x) == math.inf
