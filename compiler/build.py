@@ -302,7 +302,7 @@ def _owners(build: Build) -> dict[str, str]:
         for name in (*attributes["parameters"], *attributes["buffers"]):
             owners.setdefault(name, block)
     for block, problem in learning(build).items():
-        owners |= {f"heads.{block}.{name}": block for name in problem.heads.state()}
+        owners |= {f"heads.{block}.{name}": block for name in problem.heads.own()}
     return owners
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lpc.compiler.heads.shared import Shared
 from lpc.compiler.losses import METRICS, LossFunction, LossKind, Sight
 from lpc.compiler.losses.kind import Metric
 from lpc.compiler.state import named_state
@@ -65,19 +66,39 @@ class LocalModules:
     def __bool__(self) -> bool:
         return bool(self.modules)
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The tensors that are the network's own: their names here, and there."""
+        shared = {key: module for key, module in self.modules.items() if isinstance(module, Shared)}
+        return {_named(key, n): there for key, module in shared.items() for n, there in module.sources.items()}
+
+    def source(self, block: str, name: str) -> str:
+        """Return a tensor's name in the plan."""
+        return self.sources.get(name, f"heads.{block}.{name}")
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield all parameters by name."""
+        """Yield all parameters that are trained, by name."""
         for key, module in self.modules.items():
-            yield from ((_named(key, name), p) for name, p in module.named_parameters())
+            yield from ((_named(key, name), p) for name, p in module.named_parameters() if p.requires_grad)
 
     def parameters_by_key(self) -> dict[str, list[str]]:
-        """Return the names of all parameters, by the key of their module."""
-        return {k: [_named(k, n) for n, _ in module.named_parameters()] for k, module in self.modules.items()}
+        """Return the names of all parameters that are trained, by the key of their module."""
+        return {
+            key: [_named(key, n) for n, p in module.named_parameters() if p.requires_grad]
+            for key, module in self.modules.items()
+        }
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield all buffers by name."""
+        """Yield all buffers of its own by name."""
+        shared = self.sources
         for key, module in self.modules.items():
-            yield from ((_named(key, name), b) for name, b in module.named_buffers())
+            named = ((_named(key, name), b) for name, b in module.named_buffers())
+            yield from ((name, buffer) for name, buffer in named if name not in shared)
+
+    def own(self) -> dict[str, Tensor]:
+        """Return all parameters and buffers by name, but for the network's."""
+        shared = self.sources
+        return {name: tensor for name, tensor in self.state().items() if name not in shared}
 
     def state(self) -> dict[str, Tensor]:
         """Return all parameters and buffers by name."""

@@ -10,7 +10,7 @@ import networkx as nx
 import torch
 from torch import Tensor, fx, nn
 
-from lpc.compiler.blocks import outside_tensors
+from lpc.compiler.blocks import extract, outside_readers, outside_tensors
 from lpc.compiler.capture.tracing import length_hints, origin
 from lpc.compiler.capture.types import dtype_of, tensor_type
 from lpc.compiler.frontend.places import first_line
@@ -19,7 +19,7 @@ from lpc.compiler.heads import HEADS
 from lpc.compiler.local_loss import LocalLoss, LocalModules, judge
 from lpc.compiler.losses import LOSSES, METRICS, LossKind
 from lpc.compiler.rules import stated, stated_at, stated_path
-from lpc.compiler.setting import Setting
+from lpc.compiler.setting import Ahead, Setting
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
 from lpc.specs.model import Path, Spec
@@ -77,6 +77,27 @@ class Objectives:
         inner = [b for b in self.graph.nodes if not self.is_output(b)]
         place = inner.index(block) / max(len(inner) - 1, 1) if block in inner else 1.0
         return first + (last - first) * place
+
+    def ahead(self, block: str) -> Ahead | None:
+        """Return what a head may know of the blocks after this one; nothing of the output's own."""
+        inner = [b for b in self.graph.nodes if not self.is_output(b)]
+        if block not in inner:
+            return None
+        place = inner.index(block)
+        later = inner[place + 1 :]
+        return Ahead(place, len(inner), lambda: [self.module(b) for b in later], self.output_module)
+
+    def module(self, block: str, mode: str = "train") -> fx.GraphModule:
+        """Return a block as a module of its own, from what it reads to the last tensor that leaves it."""
+        network, nodes = self.graph_of(mode), self.graph.nodes[block]["nodes"][mode]
+        return extract(network, nodes, outside_readers(network, nodes)[-1:]).module
+
+    def output_module(self) -> fx.GraphModule:
+        """Return the output's block; its graph must be that of both modes."""
+        training, evaluating = (self.module(self.graph.graph["output_block"], mode) for mode in MODES)
+        if training.code != evaluating.code:
+            raise ValueError("the output's block computes differently in evaluation")
+        return training
 
     def type(self, value: str, mode: str = "train") -> TensorType:
         """Return the type of a batch field or of a node of the network."""
@@ -213,6 +234,7 @@ class _Writer:
             self.around.type(target["train"]).shape[1:] if target else (),
             self.around.type(output).shape[1:],
             self.kind(index).width,
+            self.around.ahead(self.block),
         )
 
     # Targets

@@ -157,6 +157,8 @@ class _Walk:
         problem.heads.train(True)
         prefix = f"heads.{problem.block}."
         state = {n.removeprefix(prefix): t for n, t in self.leaves.items() if n.startswith(prefix)}
+        for name, there in problem.heads.sources.items():
+            state[name] = self.leaves[self.traced.tied.get(there, there)].detach().clone()
         known = {**values, **batch}
         targets = {loss.name: known[loss.target["train"]] for loss in problem.losses if loss.target}
         feature = values[problem.feature["train"]]

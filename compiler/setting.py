@@ -6,14 +6,30 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch import fx
+
 Shape = Sequence[int | str]
 Width = Callable[[Shape, Shape], int]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A block's number among the `count` blocks before the output's, the modules of those after it, and the output's.
+
+    The latter raises ValueError where it is not the same graph in training and in evaluation.
+    """
+
+    place: int
+    count: int
+    later: Callable[[], Sequence[fx.GraphModule]]
+    output: Callable[[], fx.GraphModule]
 
 
 @dataclass(frozen=True)
 class Setting:
     """Per-sample shapes: of the block's output, of what the loss compares with, of the network's output.
 
+    `ahead` tells of the blocks after this one, where it is in a row of them.
     `width(target, output)` is the number of scores that the loss reads; None where it reads no scores.
     """
 
@@ -21,6 +37,7 @@ class Setting:
     target: Shape = ()
     output: Shape = ()
     width: Width | None = None
+    ahead: Ahead | None = None
 
     @property
     def per_position(self) -> bool:

@@ -13,7 +13,6 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
             "estimator",
             "outer",
             "prox",
-            "readout",
             "reduction",
             "solver",
             "state",
@@ -27,7 +26,6 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
     "data source": frozenset({"csv", "curves", "module"}),
-    "head": frozenset({"aug"}),
     "link": frozenset({"variable", "target", "feedback"}),
     "loss": frozenset({"consistency", "matching", "squared"}),
     "network": frozenset({"autoencoder", "elman", "vgg"}),

@@ -166,7 +166,7 @@ class _Step:
         for name, tensor in self.network_state().items():
             self.arguments.add(_state(self.aliases.get(name, name)), tensor.dtype, tensor.shape)
         for name, tensor in self.problem.heads.state().items():
-            self.arguments.add(_state(f"heads.{self.problem.block}.{name}"), tensor.dtype, tensor.shape)
+            self.arguments.add(self.head_state(name), tensor.dtype, tensor.shape)
         for value in self.block.inputs:
             self.arguments.add(_value(value), *self.types.values[value])
         for value in self.targets(mode).values():
@@ -207,7 +207,12 @@ class _Step:
 
     def head_slots(self) -> list[Slot]:
         own = self.problem.heads.named_parameters()
-        return [_state(f"heads.{self.problem.block}.{n}") for n, p in own if p.requires_grad]
+        return [self.head_state(name) for name, _ in own]
+
+    def head_state(self, name: str) -> Slot:
+        """Where a head's tensor is: among the block's own, or the network's, tied ones under their first name."""
+        source = self.problem.heads.source(self.problem.block, name)
+        return _state(self.aliases.get(source, source))
 
     def bind(self, tensors: dict[Slot, Tensor], trainable: frozenset[Slot]) -> dict[Slot, Tensor]:
         """Make each trainable argument a leaf; everything else carries no gradient."""
@@ -235,7 +240,7 @@ class _Step:
     def judge(self, feature: Tensor, bound: dict[Slot, Tensor], mode: str) -> dict[str, Judged]:
         """Run the block's heads and losses on its feature."""
         problem = self.problem
-        state = {n: bound[_state(f"heads.{problem.block}.{n}")] for n in problem.heads.state()}
+        state = {n: bound[self.head_state(n)] for n in problem.heads.state()}
         targets = {loss: bound[_value(value)] for loss, value in self.targets(mode).items()}
         return judge(problem.block, problem.losses, problem.heads, state, feature, targets, origin)
 
@@ -319,7 +324,7 @@ class _Step:
 
     def buffer_updates(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor]) -> list[Tensor]:
         names = [_state(self.aliases.get(n, n)) for n, _ in self.block.module.named_buffers()]
-        names += [_state(f"heads.{self.problem.block}.{n}") for n, _ in self.problem.heads.named_buffers()]
+        names += [self.head_state(n) for n, _ in self.problem.heads.named_buffers()]
         self.results += [Slot("buffers", "buffers", s.source) for s in names]
         return [bound[s] for s in names]
 

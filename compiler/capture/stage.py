@@ -291,7 +291,7 @@ class _Capture:
                 for name, tensor in named_state(module.module).items():
                     self.state.setdefault(self.aliases.get(name, name), tensor)
         for block, problem in self.problems.items():
-            for name, tensor in problem.heads.state().items():
+            for name, tensor in problem.heads.own().items():
                 self.state.setdefault(f"heads.{block}.{name}", tensor)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lpc.compiler.heads import networks, scores, steps
+from lpc.compiler.heads import copies, networks, scores, shared, steps
 from lpc.compiler.setting import Setting
 
 HeadBuilder = Callable[[Setting, Mapping[str, Any]], nn.Module | None]
@@ -22,6 +22,8 @@ HEADS: dict[str, HeadBuilder] = {
     "mlp_sr": networks.mlp_sr,
     "cnn": networks.cnn,
     "convs_fcs": networks.convs_fcs,
+    "aug": copies.aug,
+    "shared_readout": shared.shared_readout,
     "token": scores.token,
     "class_channels": scores.class_channels,
     "linear_map": scores.linear_map,

@@ -33,6 +33,7 @@ SHIPPED = (
     "deep_supervision",
     "predsim",
     "dgl",
+    "auglocal",
     "infopro",
     "gim",
     "forward_forward",

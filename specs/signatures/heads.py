@@ -66,6 +66,26 @@ _SCORES = (
         "convolutions with batch norm and ReLU, mean over positions, linear layers with ReLU between",
     ),
     Signature(
+        "aug",
+        (
+            Parameter("depth", "size", 2, "number of copies in the head of the first block"),
+            Parameter("pyramid", "share", 0.5, "how far the depth falls towards 1 at the last block; 0: not at all"),
+        ),
+        "copies of blocks further on, at equal distances, with fresh weights; mean over positions, one linear map",
+    ),
+    Signature(
+        "shared_readout",
+        (
+            Parameter(
+                "weights",
+                "'frozen' | 'tied'",
+                "frozen",
+                "a copy of its first weights, or its present ones, which the output's loss alone trains",
+            ),
+        ),
+        "the network's own last block, in common to all blocks with outputs of its input's shape",
+    ),
+    Signature(
         "token",
         (Parameter("pool", "'cls' | 'mean'", "cls", "the first token, or the mean of all"),),
         "one token, layer norm, then one linear map",

@@ -50,6 +50,15 @@ learn:
     loss: cross_entropy
     optimizer: sgd(lr=0.1, momentum=0.9, weight_decay=5e-4)
 """,
+    "auglocal": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    head: aug(depth=2, pyramid=0.5)
+    loss: cross_entropy
+    optimizer: sgd(lr=0.1, momentum=0.9, nesterov=true, weight_decay=1e-4)
+""",
     "infopro": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: stop}
