@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ import typer
 import lpc
 from lpc import formatting, language
 from lpc.collecting import keeping_all
+from lpc.inspecting import PlanPath, inspect
 from lpc.lsp.command import lsp
 from lpc.output import say, show, tell
 from lpc.usage import UsageError, continuation, misuse
@@ -36,7 +37,6 @@ app = typer.Typer(
 )
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="a spec: NAME.yaml or NAME.lpc", show_default=False)]
-PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="a plan: folder or .zip", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,15 +47,6 @@ Allow = Annotated[
     list[str] | None,
     typer.Option(metavar="PACKAGE|PATH", help="let `module:` import from here as well", show_default=False),
 ]
-
-
-class GraphFormat(StrEnum):
-    """The forms in which `inspect` prints the partition."""
-
-    dot = "dot"
-    graphml = "graphml"
-    json = "json"
-    svg = "svg"
 
 
 class ReportFormat(StrEnum):
@@ -157,27 +148,6 @@ def build(
 
 
 @app.command()
-def inspect(
-    plan: PlanPath,
-    graph: Annotated[GraphFormat | None, typer.Option(help="print the partition as a graph")] = None,
-    program: Annotated[bool, typer.Option("--plan", help="print the program, an instruction a line")] = False,
-    kernel: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="print one kernel, such as b1.local", show_default=False),
-    ] = None,
-) -> None:
-    """Show a plan: its blocks and boundaries, or what is asked for."""
-    found = lpc.load(plan)
-    chosen = [
-        text for text in (_graph(found, graph), _program(found, program), _kernel(found, kernel)) if text
-    ]
-    for text in chosen:
-        say(text, end="")
-    if not chosen:
-        _overview(found)
-
-
-@app.command()
 def verify(
     plan: PlanPath,
     allow: Allow = None,
@@ -214,6 +184,7 @@ def run(
     set_: Set = None,
     allow: Allow = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files as well")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="measure the peak memory of the first steps")] = False,
 ) -> None:
     """Train a plan, or a spec that is built first."""
     from lpc.locating import located
@@ -226,12 +197,14 @@ def run(
     folder = out or Path("runs", plan.spec.name)
     with located(plan, source, written):
         trainer = lpc.Trainer(plan, device)
-        summary = trainer.fit(folder, resume=resume, reporter=default_reporter(), tensorboard=tensorboard)
+        reporter = default_reporter()
+        summary = trainer.fit(folder, resume=resume, reporter=reporter, tensorboard=tensorboard, memory=memory)
     show(running.metrics(summary))
+    say(running.memory(summary), end="")
     say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (formatting.fmt, language.explain, language.fix, language.schema, lsp):
+for _command in (inspect, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 
 
@@ -245,36 +218,6 @@ def _built(source: Path, overrides: Sequence[str]) -> Plan:
     if overrides:
         raise lpc.LpcError(lpc.Diagnostic("0703", f"`{overrides[0]}` cannot change a built plan", place=str(source)))
     return lpc.load(source)
-
-
-def _graph(plan: Plan, form: GraphFormat | None) -> str | None:
-    from lpc import graphs
-
-    writers: dict[GraphFormat, Callable[..., str]] = {
-        GraphFormat.dot: graphs.to_dot,
-        GraphFormat.graphml: graphs.to_graphml,
-        GraphFormat.json: graphs.to_json,
-        GraphFormat.svg: graphs.to_svg,
-    }
-    return None if form is None else writers[form](plan.partition)
-
-
-def _program(plan: Plan, wanted: bool) -> str | None:
-    return plan.text() if wanted else None
-
-
-def _kernel(plan: Plan, name: str | None) -> str | None:
-    return None if name is None else plan.kernel(name)
-
-
-def _overview(plan: Plan) -> None:
-    from lpc.views import building, partition
-
-    say(f"plan {plan.spec.name}, {plan.hash[:12]}, target {plan.data.target}, torch {plan.data.torch}")
-    say(building.trace(plan.data.report) + "\n")
-    show(partition.blocks(plan.data))
-    say("")
-    show(partition.boundaries(plan.data))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

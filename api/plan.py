@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import networkx as nx
 from lpc.graphs import from_data
 from lpc.specs import Spec, load_spec
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.memory.prediction import Memory, predict
 from lpc.specs.plan import store
 from lpc.specs.plan.kernel_text import kernel_text
 from lpc.specs.plan.manifest import plan_hash
@@ -61,6 +63,15 @@ class Plan:
                 Diagnostic("0704", message, place=name, notes=notes, help=did_you_mean(name, kernels))
             )
         return kernel_text(kernels[name])
+
+    def memory(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> Memory:
+        """Return what a training step needs, predicted from the plan alone: bytes by block, and at the peak.
+
+        `batch` is the number of samples in a batch, by default that of the spec's `data`, else 128; `lengths` gives
+        the plan's other symbolic lengths, such as `{"T": 128}`. Raises LpcError (0562) where a size is not known.
+        """
+        size = self.spec.batch_size if batch is None else batch
+        return predict(self.data.program, self.data.kernels["native"], {**(lengths or {}), "B": size})
 
     def save(self, path: str | Path) -> None:
         """Write a folder, or one archive where `path` ends in `.zip`; an earlier plan is replaced.

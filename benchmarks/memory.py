@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ledger import Ledger
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import lpc
+from lpc.runtime.ledger import Ledger
 
 CHANNELS, SIDE, BATCH = 16, 32, 8
 LIMIT = 1.1

@@ -18,9 +18,9 @@ from statistics import mean
 from typing import Any
 
 import torch
-from ledger import Ledger
 
 import lpc
+from lpc.runtime.ledger import Ledger
 
 MIB = 2**20
 PERIOD = 10

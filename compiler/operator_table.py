@@ -41,6 +41,9 @@ STRINGS: dict[str, tuple[str, ...]] = {
     "UPLO": ("L", "U"),
 }
 
+# Operators that return a view although their schemas do not say so.
+UNDECLARED_VIEWS = frozenset({"aten._unsafe_view.default"})
+
 # Families that a captured kernel never needs, and whose kernels trust their arguments or reach beyond them.
 EXCLUDED = re.compile(
     "|".join(
@@ -112,7 +115,13 @@ def _limits(schema: Any) -> dict[str, Any]:
     for position, argument in enumerate(schema.arguments):
         if argument.name == "dropout_p":
             found["pinned"] = {"dropout_p": [position, 0.0]}
+    if _name(schema) in UNDECLARED_VIEWS or any(_is_alias(value) for value in schema.returns):
+        found["view"] = True
     return found
+
+
+def _is_alias(value: Any) -> bool:
+    return value.alias_info is not None
 
 
 def render() -> str:

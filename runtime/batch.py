@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lpc.runtime.decode import type_of
-from lpc.runtime.shape import length
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.lengths import length
 
 Batch = Mapping[str, Tensor]
 

@@ -63,7 +63,7 @@ class Engine:
 
         With `accumulate: n` a step takes n batches, or one batch that is cut into n equal parts.
         """
-        return combine(self.advance(self._parts(batch)), self.plan.program.metrics)
+        return combine(self.advance(self.parts(batch)), self.plan.program.metrics)
 
     def advance(self, parts: Sequence[Batch]) -> list[Reading]:
         """Run one training step on its batches and return the metrics' readings."""
@@ -80,7 +80,7 @@ class Engine:
 
         `noise` fixes random sites by name; with `accumulate: n` a site may have a sequence of n tensors.
         """
-        parts = self._parts(batch)
+        parts = self.parts(batch)
         phase, drawn = self.phase, self._noise(noise or {}, len(parts))
         frame = Frame(iter(parts), self.steps_done, drawn, start=phase.first)
         self.machine.run(self.machine.gradients(phase.index), frame)
@@ -120,7 +120,7 @@ class Engine:
     @property
     def batch_size(self) -> int:
         """Samples in one batch, from the spec."""
-        return self.spec.data.batch if self.spec.data is not None else 128
+        return self.spec.batch_size
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -166,7 +166,8 @@ class Engine:
             for correction in self.machine.corrections.values():
                 correction.offset = Offset()
 
-    def _parts(self, batch: Batch | Sequence[Batch]) -> Sequence[Batch]:
+    def parts(self, batch: Batch | Sequence[Batch]) -> Sequence[Batch]:
+        """Return the batches of one step: those given, or one that is cut. Errors: 0658 a wrong number of them."""
         if isinstance(batch, Mapping):
             return [batch] if self.per_step == 1 else split_batch(batch, self.per_step)
         if len(batch) == self.per_step:

@@ -16,6 +16,7 @@ from lpc.runtime.batch import Batch
 from lpc.runtime.checkpoint import BEST, LAST, Progress
 from lpc.runtime.data import batches
 from lpc.runtime.engine import Engine
+from lpc.runtime.footprint import Footprint
 from lpc.runtime.journal import FILE, Journal
 from lpc.runtime.meter import Meter
 from lpc.runtime.period import due
@@ -30,10 +31,10 @@ SUMMARY = "summary.json"
 
 
 def fit(
-    engine: Engine, folder: Path | None, resume: bool, reporter: Reporter | None, tensorboard: bool
+    engine: Engine, folder: Path | None, resume: bool, reporter: Reporter | None, tensorboard: bool, memory: bool
 ) -> dict[str, Any]:
     """Run the spec's `run` section on an engine and return its summary (see `Trainer.fit`)."""
-    run = _Run(engine, folder, reporter or Quiet())
+    run = _Run(engine, folder, reporter or Quiet(), memory)
     try:
         run.begin(resume, tensorboard)
         run.train()
@@ -45,8 +46,9 @@ def fit(
 class _Run:
     """One run: what is due when, and how far it is."""
 
-    def __init__(self, engine: Engine, folder: Path | None, reporter: Reporter) -> None:
+    def __init__(self, engine: Engine, folder: Path | None, reporter: Reporter, memory: bool) -> None:
         self.engine = engine
+        self.footprint = Footprint(engine) if memory else None
         self.folder = folder
         self.reporter = reporter
         self.progress = Progress()
@@ -127,7 +129,7 @@ class _Run:
 
     def step(self, group: Sequence[Batch]) -> None:
         """Do one step and what is due after it; the checkpoint comes last, so that it covers the rest."""
-        readings = self.engine.advance(group)
+        readings = (self.footprint or self.engine).advance(group)
         with torch.inference_mode():
             self.window.add(readings)
         self.progress.step += 1
@@ -202,6 +204,7 @@ class _Run:
             "seconds": seconds,
             "device": str(self.engine.device),
             "stopped_early": self.progress.stopped,
+            **(self.footprint.summary() if self.footprint is not None else {}),
             **self.latest,
         }
         if self.engine.plan.program.phases:

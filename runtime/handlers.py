@@ -21,7 +21,7 @@ from lpc.runtime.meter import Reading
 from lpc.runtime.optimizers import BlockOptimizer, gradients_by_name
 from lpc.runtime.resources import Frame, Resources
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.plan.flow import made, read
+from lpc.specs.plan.flow import used_last
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
@@ -59,28 +59,13 @@ class Section:
     def bind(self, body: Sequence[Instruction]) -> tuple[Operation, ...]:
         operations = []
         for index, instruction in enumerate(body):
-            self.taken = _last_used(body, index) if isinstance(instruction, Call) else frozenset()
+            self.taken = used_last(body, index) if isinstance(instruction, Call) else frozenset()
             operations.append(self.binders[type(instruction)](self, instruction))
         return tuple(operations)
 
     def names(self, values: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the outside names of the tensors in some gradient or buffer bundles."""
         return {value: self.ports[value] for value in values}
-
-
-def _last_used(body: Sequence[Instruction], index: int) -> frozenset[str]:
-    """Return the values that the instruction at `index` reads last before they are freed in the same body.
-
-    The call takes these out of the frame, so that its kernel can drop them as soon as it has read them.
-    """
-    freed: set[str] = set()
-    used: set[str] = set()
-    for instruction in body[index + 1 :]:
-        if isinstance(instruction, Free):
-            freed |= set(instruction.values) - used
-            used |= set(instruction.values)
-        used |= {*made(instruction), *read(instruction)}
-    return frozenset(freed)
 
 
 def _bind_load(section: Section, instruction: Load) -> Operation:

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 
 from lpc.runtime.decode import decode
-from lpc.runtime.operators import GETITEM, IDENTITIES, INTEGER_ARITHMETIC, overload, quickest
+from lpc.runtime.operators import IDENTITIES, INTEGER_ARITHMETIC, overload, quickest
 from lpc.runtime.reuse import reuses
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import Json, Kernel, Node
+from lpc.specs.plan.operators import GETITEM
+from lpc.specs.plan.readers import last_readers, reads
+from lpc.specs.plan.wellformed import references
 
 Linked = Callable[[list[Any]], list[Any]]
 HEADER = 3  # lines before the first node: def, unpacking, clearing
@@ -46,20 +49,6 @@ def node_at(kernel: Kernel, traceback: TracebackType | None) -> Node | None:
     return None
 
 
-def references(value: Json) -> list[str]:
-    """Return the names of the values that a JSON argument reads."""
-    if isinstance(value, list):
-        return [name for item in value for name in references(item)]
-    if isinstance(value, dict) and "ref" in value:
-        return [str(value["ref"])]
-    return []
-
-
-def reads(node: Node) -> list[str]:
-    """Return the names of the values that a node reads."""
-    return [name for value in (*node.args, *node.kwargs.values()) for name in references(value)]
-
-
 class _Writer:
     """Collects the source and the namespace of one kernel."""
 
@@ -70,11 +59,11 @@ class _Writer:
         self.values: dict[str, str] = {}
         self.operators: dict[str, tuple[str, Any]] = {}
         self.constants: dict[tuple[str, str], str] = {}
-        self.in_place = reuses(kernel, self.readers())
+        self.in_place = reuses(kernel)
 
     def source(self) -> str:
         arguments = [self.new_value(p.value, "argument") for b in self.kernel.arguments for p in b.ports]
-        last = self.last_readers()
+        last = last_readers(self.kernel)
         unread = [self.values[name] for name in self.values if name not in last]
         unpack = f"({', '.join(arguments)},) = values" if arguments else "pass"
         clear = f"values.clear(); del {', '.join(unread)}" if unread else "values.clear()"
@@ -82,20 +71,6 @@ class _Writer:
         lines += [" " + self.line(index, node, last) for index, node in enumerate(self.kernel.nodes)]
         results = [self.value(p.value, "results") for b in self.kernel.results for p in b.ports]
         return "\n".join([*lines, f" return [{', '.join(results)}]"]) + "\n"
-
-    def readers(self) -> dict[str, list[Node]]:
-        """Return the nodes that read each value, in order."""
-        found: dict[str, list[Node]] = {}
-        for node in self.kernel.nodes:
-            for name in dict.fromkeys(reads(node)):
-                found.setdefault(name, []).append(node)
-        return found
-
-    def last_readers(self) -> dict[str, int]:
-        """Return the index of the last reader of every value that is read; results are never dropped."""
-        last = {name: index for index, node in enumerate(self.kernel.nodes) for name in reads(node)}
-        last.update((p.value, len(self.kernel.nodes)) for b in self.kernel.results for p in b.ports)
-        return last
 
     def line(self, index: int, node: Node, last: dict[str, int]) -> str:
         """Return the one line of source that runs a node and drops what nobody reads any more."""
@@ -133,11 +108,12 @@ class _Writer:
         return [f"{key}={self.argument(value, place)}" for key, value in node.kwargs.items()]
 
     def argument(self, value: Json, place: str) -> str:
-        if not references(value):
+        names = list(references(value))
+        if not names:
             return self.constant(decode(value, self.device, place))
         if isinstance(value, list):
             return f"[{', '.join(self.argument(item, place) for item in value)}]"
-        return self.value(references(value)[0], place)
+        return self.value(names[0], place)
 
     def bind(self, op: str, function: Any, found: Any) -> str:
         name = self.operators.setdefault(op, (f"f{len(self.operators)}", found))[0]

@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from lpc.runtime.decode import dtype_of
-from lpc.runtime.shape import sizes
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
+from lpc.specs.plan.lengths import sizes
 from lpc.specs.plan.plan import Noise
 
 LAWS: dict[str, Callable[[Tensor, tuple[float, ...], Generator], Tensor]] = {

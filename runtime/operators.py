@@ -11,7 +11,6 @@ import torch
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.operators import is_allowed
 
-GETITEM = "getitem"
 # Under inference mode these return their argument unchanged but for a new tensor object.
 IDENTITIES = frozenset({"aten.detach.default", "aten.alias.default"})
 

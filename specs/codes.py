@@ -190,6 +190,7 @@ CODES: dict[str, Code] = {
     "0559": Code("kernels of two targets disagree", "build the plan again for all targets at once"),
     "0560": Code("correction that does not exist", "give the block a correction, or drop the instruction"),
     "0561": Code("a phase changes what it does not train", "build the plan again"),
+    "0562": Code("memory cannot be predicted", "give every length, such as `--length T=128`; build an old plan again"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

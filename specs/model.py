@@ -16,6 +16,7 @@ Path = tuple[str | int, ...]
 # Strict, so that `true` and `"5"` are no numbers.
 Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
+DEFAULT_BATCH = 128
 
 
 class Model(BaseModel):
@@ -63,7 +64,7 @@ class Data(Model):
 
     source: Term = Term("digits")
     root: str | None = None
-    batch: Int = Field(default=128, gt=0)
+    batch: Int = Field(default=DEFAULT_BATCH, gt=0)
     transforms: tuple[Term, ...] = ()
     columns: dict[str, str] = {}
     views: Int = Field(default=1, ge=1, le=8)
@@ -206,6 +207,11 @@ class Spec(Model):
         if not isinstance(other, Spec):
             return NotImplemented
         return dict(self) == dict(other)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in one batch: of `data`, else 128."""
+        return self.data.batch if self.data is not None else DEFAULT_BATCH
 
     def origin(self, *path: str | int) -> Span | None:
         """Return the span of the value at `path`; of the nearest value around a default, with a note that it is one."""

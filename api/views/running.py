@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lpc.views.units import duration
+from lpc.views.units import duration, size
 
 SPLITS = ("train", "validation", "test")
 SHARES = ("accuracy", "top5", "error")
@@ -31,6 +31,15 @@ def outcome(summary: Mapping[str, Any]) -> str:
     text = f"{summary['steps']} steps in {duration(summary['seconds'])} on {summary['device']}{early}"
     accuracy = summary.get("test_accuracy")
     return text if accuracy is None else f"{text}: test accuracy {100 * accuracy:.2f} %"
+
+
+def memory(summary: Mapping[str, Any]) -> str:
+    """Return the line that compares the measured memory of a step with the predicted one, where it was measured."""
+    if "memory" not in summary:
+        return ""
+    measured, predicted = summary["memory"]["measured"], summary["memory"]["predicted"]
+    difference = f"{100 * (predicted / measured - 1):+.1f} %"
+    return f"peak memory of a step: measured {size(measured)}, predicted {size(predicted)} ({difference})\n"
 
 
 def _number(name: str, value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import fx
 
 from lpc.compiler.capture.joint import Slot
 from lpc.compiler.capture.types import dtype_name, tensor_type
-from lpc.specs.plan.kernel import Bundle, Json, Kernel, Node, Port
+from lpc.specs.plan.kernel import NO_TENSOR, Bundle, Json, Kernel, Node, Port, TensorType
 
 # Roles whose slots are gathered in one bundle each; the others stand alone.
 GATHERED = ("state", "residuals", "gradients", "buffers")
@@ -41,7 +41,7 @@ def lower(
     needed = ancestors([node for _, node in results])
     kept = [(slot, node) for slot, node in arguments if node in needed]
     names = _names(graph, needed, [node for _, node in kept])
-    nodes = [_node(n, names) for n in graph.nodes if n in needed and n.op == "call_function"]
+    nodes = [_node(n, names, symbols) for n in graph.nodes if n in needed and n.op == "call_function"]
     return Kernel(
         name=name,
         block=block,
@@ -96,7 +96,7 @@ def _bundles(
     )
 
 
-def _node(node: fx.Node, names: Mapping[fx.Node, str]) -> Node:
+def _node(node: fx.Node, names: Mapping[fx.Node, str], symbols: Mapping[str, str]) -> Node:
     target: Any = node.target
     return Node(
         name=names[node],
@@ -104,7 +104,17 @@ def _node(node: fx.Node, names: Mapping[fx.Node, str]) -> Node:
         args=tuple(_json(a, names) for a in node.args),
         kwargs={k: _json(v, names) for k, v in node.kwargs.items()},
         origin=str(node.meta.get("origin", "")),
+        types=tuple(_types(node.meta["val"], symbols)),
     )
+
+
+def _types(value: Any, symbols: Mapping[str, str]) -> Iterator[TensorType]:
+    """Yield the types of the tensors in a value; an item that is no tensor has dtype `none`."""
+    if isinstance(value, torch.Tensor):
+        yield tensor_type(value, symbols)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _types(item, symbols) if isinstance(item, torch.Tensor) else [NO_TENSOR]
 
 
 def _json(value: Any, names: Mapping[fx.Node, str]) -> Json:

@@ -251,4 +251,10 @@ PLANS: dict[str, Example] = {
         "phase b1, b2\n  ...\n  update b2 <- b2.g",
         SHOWN,
     ),
+    "0562": Example(
+        "The size of a tensor is not known: a length is not given, an operator has no types, an optimizer is unknown.",
+        "lpc inspect gpt2.plan --memory",
+        "lpc inspect gpt2.plan --memory --length T=128",
+        SHOWN,
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lpc.specs.plan.instructions import (
     Accumulate,
@@ -10,6 +10,7 @@ from lpc.specs.plan.instructions import (
     Clip,
     Correct,
     Every,
+    Free,
     Instruction,
     Load,
     Offset,
@@ -64,6 +65,21 @@ def values_made(body: Iterable[Instruction]) -> dict[str, None]:
 def values_read(body: Iterable[Instruction]) -> dict[str, None]:
     """Return the values of its own or of what is around that a body reads, in order."""
     return dict.fromkeys(value for instruction in body for value in read(instruction))
+
+
+def used_last(body: Sequence[Instruction], index: int) -> frozenset[str]:
+    """Return the values that the instruction at `index` reads last before they are freed in the same body.
+
+    A call takes these over, so that its kernel can drop them as soon as it has read them.
+    """
+    freed: set[str] = set()
+    used: set[str] = set()
+    for instruction in body[index + 1 :]:
+        if isinstance(instruction, Free):
+            freed |= set(instruction.values) - used
+            used |= set(instruction.values)
+        used |= {*made(instruction), *read(instruction)}
+    return frozenset(freed)
 
 
 def _from_around(body: tuple[Instruction, ...]) -> tuple[str, ...]:

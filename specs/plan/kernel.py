@@ -41,6 +41,9 @@ class TensorType:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+NO_TENSOR = TensorType("none", ())  # the type of an item that an operator leaves out
+
+
 @dataclass(frozen=True)
 class Port:
     """One tensor that goes into or out of a kernel.
@@ -67,7 +70,9 @@ class Bundle:
 class Node:
     """One operator: `aten.mm.default`, `getitem`, or integer arithmetic (`add`, `mul`, `floordiv`, ...).
 
-    `origin` is the module path or local term that the node was captured from.
+    `origin` is the module path or local term that the node was captured from. `types` are those of the tensors
+    that it makes: one, or an item each, with dtype `none` where an item is none; none at all for a length.
+    Nothing is computed from them: they say how much memory a value takes.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Node:
     args: tuple[Json, ...] = ()
     kwargs: dict[str, Json] = field(default_factory=dict)
     origin: str = ""
+    types: tuple[TensorType, ...] = ()
 
 
 @dataclass(frozen=True)

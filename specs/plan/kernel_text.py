@@ -3,7 +3,7 @@
 kernel b1.local, block b1, device any
 argument x, input
   %a0 = x, float32["B", 784]
-node %n0 = aten.mm.default(%a0, %a1) from fc1
+node %n0 = aten.mm.default(%a0, %a1) from fc1 as float32["B", 512]
 result h1, output
   %n0 = h1, float32["B", 512]
 """
@@ -50,7 +50,8 @@ def _node(node: Node) -> str:
     arguments = [_value(value) for value in node.args]
     arguments += [f"{quote(name)}={_value(value)}" for name, value in node.kwargs.items()]
     origin = f" from {quote(node.origin)}" if node.origin else ""
-    return f"node %{quote(node.name)} = {quote(node.op)}({', '.join(arguments)}){origin}"
+    types = f" as {', '.join(map(_type, node.types))}" if node.types else ""
+    return f"node %{quote(node.name)} = {quote(node.op)}({', '.join(arguments)}){origin}{types}"
 
 
 def _value(value: Json) -> str:
@@ -118,11 +119,15 @@ def _parse_port(row: Cursor) -> Port:
     row.expect("=")
     source = row.name()
     row.expect(",")
+    kind = _parse_type(row)
+    row.end()
+    return Port(value, kind, source)
+
+
+def _parse_type(row: Cursor) -> TensorType:
     dtype = row.name()
     row.expect("[")
-    shape = _until(row, "]", _parse_length)
-    row.end()
-    return Port(value, TensorType(dtype, tuple(shape)), source)
+    return TensorType(dtype, tuple(_until(row, "]", _parse_length)))
 
 
 def _parse_length(row: Cursor) -> int | str:
@@ -146,10 +151,14 @@ def _parse_node(row: Cursor) -> Node:
     if row.at("from"):
         row.take()
         origin = row.name()
+    types: list[TensorType] = []
+    while row.at("," if types else "as"):
+        row.take()
+        types.append(_parse_type(row))
     row.end()
     arguments = tuple(value for key, value in given if key is None)
     keywords = {key: value for key, value in given if key is not None}
-    return Node(name, operator, arguments, keywords, origin)
+    return Node(name, operator, arguments, keywords, origin, tuple(types))
 
 
 def _until(row: Cursor, sign: str, parse: Any) -> list[Any]:

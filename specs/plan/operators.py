@@ -14,6 +14,7 @@ from typing import Any
 
 from lpc.specs.texts import shipped_text
 
+GETITEM = "getitem"
 # Python's own: one element of a tuple or list, and arithmetic on symbolic lengths.
 # fmt: off
 BUILTINS = frozenset([
@@ -25,12 +26,13 @@ BUILTINS = frozenset([
 
 @dataclass(frozen=True)
 class Limits:
-    """What holds for one overload: the strings that may occur, and arguments that must have one value.
+    """What holds for one overload: the strings that may occur, arguments that must have one value, its memory.
 
     `pinned` maps an argument to (its position, the value): attention must not draw its own dropout mask.
     """
 
     strings: tuple[str, ...] = ()
+    view: bool = False  # its results share the memory of its first argument
     pinned: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
 
 
@@ -47,7 +49,7 @@ def table() -> Mapping[str, Limits]:
 
 def _limits(found: dict[str, Any]) -> Limits:
     pinned = {name: (position, value) for name, (position, value) in found.get("pinned", {}).items()}
-    return Limits(tuple(found.get("strings", ())), pinned)
+    return Limits(tuple(found.get("strings", ())), bool(found.get("view")), pinned)
 
 
 def is_allowed(operator: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +153,30 @@ def test_inspect_prints_the_partition(lpc: Command, built: Path, form: str, star
     assert shown.code == 0
     assert start in shown.out[:60]
     assert "fc1" in shown.out
+
+
+def test_inspect_predicts_memory(lpc: Command, built: Path) -> None:
+    shown = lpc("inspect", built, "--memory", "--batch", "32").out
+    assert shown.split()[:4] == ["block", "parameters", "gradients", "optimizer"]
+    assert "with B = 32: " in shown
+    assert "alive then: " in shown
+    told = json.loads(lpc("inspect", built, "--memory", "--json", "--length", "T=3").out)
+    plan = api.load(built)
+    assert told["total"] == plan.memory(lengths={"T": 3}).total
+    assert told["lengths"] == {"B": plan.spec.batch_size, "T": 3}
+    assert [block["block"] for block in told["blocks"]] == list(plan.partition)
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--batch", "3"], ["--memory", "--length", "T=0"]])
+def test_options_of_memory_are_told(lpc: Command, built: Path, options: list[str]) -> None:
+    refused = lpc("inspect", built, *options)
+    assert refused.code == 2
+    assert "LPC0705" in refused.err
+
+
+def test_run_measures_memory(lpc: Command, built: Path) -> None:
+    ran = lpc("run", built, "--out", "here", "--device", "cpu", "--memory")
+    assert re.search(r"peak memory of a step: measured (.*), predicted \1 \(\+0.0 %\)", ran.out)
 
 
 def test_failed_build_leaves_the_plan_that_was_there(lpc: Command, spec: Path, built: Path) -> None:

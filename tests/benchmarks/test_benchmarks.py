@@ -51,19 +51,6 @@ def test_peaks_of_memory(script: Callable[[str], Any], monkeypatch: pytest.Monke
     assert memory.saved_by_block(batch) < memory.eager_block(batch)
 
 
-def test_the_ledger_counts_what_lives_at_once(script: Callable[[str], Any]) -> None:
-    """Of three new tensors of 400 bytes at most two live together; a view and an old tensor count nothing."""
-    old = torch.ones(100)
-    with script("ledger").Ledger() as ledger:
-        made = old + 1
-        made = made + 1
-        view = made.view(10, 10)
-        del made
-        view = view + 1
-    assert ledger.peak == 800
-    assert ledger.live == 400
-
-
 def test_partition_is_timed(script: Callable[[str], Any]) -> None:
     partition = script("partition")
     found = partition.measure(400, doublings=1, repeats=1)

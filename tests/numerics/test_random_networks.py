@@ -368,10 +368,10 @@ def is_parameter(name: str) -> bool:
     return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-def build(case: Case) -> Any:
+def build(case: Case, spec: dict[str, Any] | None = None) -> Any:
     """A network may be too short for the blocks that `balanced` is asked for; that is no case."""
     try:
-        return lpc.build(case.spec())
+        return lpc.build(spec or case.spec())
     except lpc.LpcError as error:
         if "LPC0306" in str(error) and "balanced" in str(case.blocks):
             reject()
@@ -452,3 +452,14 @@ def test_isolation_is_read_off_the_kernels(memory: str) -> None:
     assert report.ok
     assert report.influence["w1.weight"] == {"w1.loss"}
     assert report.influence["w2.weight"] == {"w2.loss", "out.loss"}
+
+
+@given(cases(), st.sampled_from(["sgd(lr=0.1)", "adam(lr=0.1)", "rmsprop(lr=0.1, weight_decay=0.1)"]), st.booleans())
+@settings(max_examples=8, **QUICK)
+def test_the_memory_of_any_plan_is_predicted(case: Case, optimizer: str, clipped: bool) -> None:
+    """What tensors hold at the peak of a step, to the byte."""
+    spec = case.spec()
+    spec["learn"][0]["optimizer"] = optimizer
+    spec["run"] |= {"clip": 1.0} if clipped else {}
+    found = lpc.Trainer(build(case, spec), device="cpu").measure(sample(case, 0))
+    assert found["predicted"] == found["measured"]

@@ -17,9 +17,9 @@ from lpc.runtime.noise import Source
 from lpc.runtime.period import due
 from lpc.runtime.schedules import law_of
 from lpc.runtime.selection import choose_kernels
-from lpc.runtime.shape import length
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.plan.kernel import Kernel, TensorType
+from lpc.specs.plan.lengths import length
 from lpc.specs.plan.plan import Noise
 from lpc.specs.term import Term
 

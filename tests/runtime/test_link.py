@@ -14,7 +14,7 @@ from lpc.runtime import operators
 from lpc.runtime.link import link
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.plan.kernel import Bundle, Kernel, Node, Port, TensorType
-from lpc.specs.plan.operators import BUILTINS
+from lpc.specs.plan.operators import BUILTINS, GETITEM
 
 ANY = TensorType("float32", ("B",))
 
@@ -229,4 +229,4 @@ def test_the_quick_binding_of_a_length() -> None:
 
 
 def test_the_arithmetic_is_what_a_plan_may_name() -> None:
-    assert set(operators.INTEGER_ARITHMETIC) | {operators.GETITEM} == BUILTINS
+    assert set(operators.INTEGER_ARITHMETIC) | {GETITEM} == BUILTINS

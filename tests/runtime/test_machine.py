@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lpc.runtime.handlers import _last_used
 from lpc.runtime.machine import count_loads
 from lpc.runtime.trainer import Trainer
 from lpc.specs.diagnostics import LpcError
+from lpc.specs.plan.flow import used_last
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,
@@ -40,7 +40,7 @@ CALL, FREE = Call(("y",), "k", ("x", "h")), Free(("x", "h"))
     ],
 )
 def test_a_call_takes_what_nothing_else_reads(after: Any, taken: set[str]) -> None:
-    assert _last_used([CALL, *after], 0) == taken
+    assert used_last([CALL, *after], 0) == taken
 
 
 def test_a_kernels_argument_dies_inside_the_kernel(trainer_of: Any, batch_of: Any) -> None:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpc.runtime.noise import Source, key
-from lpc.runtime.shape import length, sizes
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.lengths import length, sizes
 from lpc.specs.plan.plan import Noise
 
 CPU = torch.device("cpu")

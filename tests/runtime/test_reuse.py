@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lpc.runtime.link import link
-from lpc.runtime.reuse import FRESH, IN_PLACE
+from lpc.runtime.reuse import IN_PLACE
 from lpc.specs.plan.kernel import Bundle, Kernel, Node, Port, TensorType
+from lpc.specs.plan.overwrite import FRESH, OVERWRITES
 
 ANY = TensorType("float32", (4, 4))
 ARGUMENTS = ("x", "y", "row", "whole")
@@ -118,9 +119,9 @@ def reused(*nodes: Node, results: tuple[str, ...] = ("last",)) -> bool:
 MADE = Node("made", "aten.mm.default", (ref("x"), ref("y")))
 
 
-@pytest.mark.parametrize("op", IN_PLACE)
+@pytest.mark.parametrize("op", OVERWRITES)
 def test_a_dead_value_is_written_over(op: str) -> None:
-    count = IN_PLACE[op][0][0]
+    count, _ = OVERWRITES[op]
     args = (ref("made"), ref("x"), 0)[:count]
     assert reused(MADE, Node("last", op, args))
     assert not reused(MADE, Node("last", op, args), results=("last", "made"))
@@ -139,4 +140,8 @@ def test_fresh_operators_return_new_memory() -> None:
     """By their schemas: no result of theirs is marked as an alias of an argument."""
     for op in FRESH:
         assert all(r.alias_info is None for r in overload(op)._schema.returns), op
-    assert set(IN_PLACE) <= FRESH
+    assert set(OVERWRITES) <= FRESH
+
+
+def test_every_position_has_its_function() -> None:
+    assert {op: set(found) for op, found in IN_PLACE.items()} == {op: set(at) for op, (_, at) in OVERWRITES.items()}

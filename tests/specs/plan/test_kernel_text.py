@@ -37,6 +37,7 @@ nodes = st.builds(
     st.lists(values, max_size=3).map(tuple),
     st.dictionaries(names, values, max_size=2),
     names,
+    st.lists(types, max_size=2).map(tuple),
 )
 kernels = st.builds(
     Kernel,

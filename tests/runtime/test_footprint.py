@@ -1,0 +1,70 @@
+"""Does a step take the memory that its plan predicts, whatever the schedule, and whatever holds the peak?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lpc
+
+CONVOLUTIONS = [layer for width in (4, 6, 4) for layer in (f"conv({width}, 3, padding=1)", "batch_norm", "relu")]
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "immediate": {},
+    "summed": {"run": {"memory": "summed"}},
+    "gradient links": {"links": "gradient"},
+    "gradient links, recomputed": {"links": "gradient", "learn": {"memory": "recompute"}},
+    "one loss": {"links": "gradient", "learn": {"loss": "none", "head": None}},
+    "reach": {"links": "gradient(reach=1)"},
+    "accumulated": {"run": {"accumulate": 4}},
+    "accumulated and clipped": {"links": "gradient", "run": {"accumulate": 2, "clip": 1.0}},
+    "clipped together": {"run": {"clip": 1.0}},
+    "clipped by block": {"learn": {"clip": 1.0}},
+    "offset": {"learn": {"correct": "bp_offset(period=2, batch=0.5)"}},
+    "offset in pieces, recomputed": {
+        "learn": {"correct": "bp_offset(period=3, batch=0.75, pieces=2, memory=recompute)"}
+    },
+    "offset after the update": {"learn": {"correct": "bp_offset(period=2, where=update, alpha=0.5)"}},
+    "scaled offset": {"learn": {"correct": "bp_offset(period=2, alpha=0.5, scale=2.0)"}},
+    "adadelta": {"learn": {"optimizer": "adadelta(lr=0.1)"}},
+    "adamw": {"learn": {"optimizer": "adamw(lr=0.1)"}},
+}
+
+
+def spec(schedule: str, layers: list[Any], shape: list[int], **run: Any) -> dict[str, Any]:
+    """Three blocks and a classifier under one schedule."""
+    given = SCHEDULES[schedule]
+    general = {"blocks": "*", "head": "linear", "loss": "cross_entropy", "optimizer": "sgd(lr=0.01, momentum=0.9)"}
+    learn = {key: value for key, value in (general | given.get("learn", {})).items() if value is not None}
+    return {
+        "network": {"inputs": {"x": shape}, "layers": [*layers, "flatten", {"out": "linear(5)"}]},
+        "fields": {"label": {"shape": [], "dtype": "int64"}},
+        "loss": "cross_entropy",
+        "decompose": {"blocks": "per_layer", "links": given.get("links", "stop")},
+        "learn": [learn, {"blocks": "out", "loss": "cross_entropy"}],
+        "run": {"epochs": 1, "target": "cpu"} | given.get("run", {}) | run,
+    }
+
+
+def batch(size: int, shape: list[int]) -> dict[str, Tensor]:
+    return {"x": torch.randn(size, *shape), "label": torch.randint(0, 5, (size,))}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_activations_are_predicted(schedule: str) -> None:
+    """Images: what a kernel holds is the peak."""
+    layers = [*CONVOLUTIONS[:3], "dropout(0.1)", *CONVOLUTIONS[3:]]
+    plan = lpc.build(spec(schedule, layers, [3, 16, 16]))
+    found = lpc.Trainer(plan, device="cpu").measure(batch(8, [3, 16, 16]))
+    assert found["predicted"] == found["measured"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_gradients_are_predicted(schedule: str) -> None:
+    """Wide layers and a batch of four: gradients, optimizer states and offsets are the peak."""
+    layers = ["linear(48)", "tanh", "linear(64)", "relu", "linear(32)"]
+    plan = lpc.build(spec(schedule, layers, [40]))
+    found = lpc.Trainer(plan, device="cpu").measure(batch(4, [40]))
+    assert found["predicted"] == found["measured"]
