@@ -35,8 +35,7 @@ class Footprint:
         self.steps += 1
         if self.steps <= self.period or self.steps > 2 * self.period:
             return self.engine.advance(group)
-        if not self.predicted:
-            self.predicted = self.prediction(group[0])
+        self.predicted = max(self.predicted, self.prediction(group[0]))
         return self.measured(group)
 
     def prediction(self, batch: Batch) -> int:

@@ -45,8 +45,9 @@ class BlockMemory:
 class Memory:
     """The bytes of a training step: `total` at its peak, of which `resident` stay from step to step.
 
-    `phase` counts the run's phases from 0. `resident` are parameters, buffers, optimizer states and offsets, of all blocks, and the batch. `line` and `node`
-    are the instruction and the operator at the peak, `alive` what the step holds then, largest first. `unknown` says what is not counted.
+    `resident` are parameters, buffers, optimizer states and offsets, of all blocks, and the batch. `line` and `node`
+    are the instruction and the operator at the peak, `alive` what the step holds then, largest first. `phase` counts
+    the run's phases from 0; `unknown` says what is not counted.
     """
 
     lengths: Lengths
@@ -87,8 +88,7 @@ def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths
     walk, step = Walk(program, kernels, lengths), program.steps[phase]
     walk.run(step)
     peak, alive = walk.heap.peak, sorted(walk.heap.alive, key=lambda storage: -storage.size)
-    optimizers = [program.optimizers[block] for body in program.steps[: phase + 1] for block in _blocks_of(body, Update)]
-    foreign = {optimizer.name: None for optimizer in optimizers if is_class(optimizer.name)}
+    foreign = {program.optimizers[block].name: None for block in _stepped(program, phase)}
     return Memory(
         lengths=dict(lengths),
         phase=phase,
@@ -99,17 +99,15 @@ def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths
         line=peak.line,
         node=peak.node,
         alive=tuple(Alive(storage.name, storage.role, storage.size) for storage in alive),
-        unknown=tuple(f"what `{name}` keeps" for name in foreign),
+        unknown=tuple(f"what `{name}` keeps" for name in foreign if is_class(name)),
     )
 
 
 def _blocks(program: Program, phase: int, marks: list[Mark]) -> list[BlockMemory]:
     names = dict.fromkeys([entry.block for entry in program.state.values()])
     names.update(dict.fromkeys(mark.block for mark in marks if mark.block is not None))
-    stepped = {block for body in program.steps[: phase + 1] for block in _blocks_of(body, Update)}
-    offset = set(_blocks_of(program.steps[phase], Offset))
-    optimizers = {name: optimizer for name, optimizer in program.optimizers.items() if name in stepped}
-    corrections = {name: correction for name, correction in program.corrections.items() if name in offset}
+    optimizers = {name: program.optimizers[name] for name in _stepped(program, phase)}
+    corrections = {name: program.corrections[name] for name in _blocks_of(program.steps[phase], Offset)}
     now = replace(program, optimizers=optimizers, corrections=corrections)
     return [_block(name, now, [mark for mark in marks if mark.block == name]) for name in names]
 
@@ -127,6 +125,11 @@ def _block(name: str, program: Program, marks: list[Mark]) -> BlockMemory:
         activations=max((mark.size - mark.gradients for mark in marks), default=0),
         peak=max((mark.size for mark in marks), default=0),
     )
+
+
+def _stepped(program: Program, phase: int) -> dict[str, None]:
+    """Return the blocks whose optimizers have a state by then."""
+    return dict.fromkeys(block for body in program.steps[: phase + 1] for block in _blocks_of(body, Update))
 
 
 def _blocks_of(body: tuple[Instruction, ...], kind: type[Update | Offset]) -> Iterator[str]:

@@ -68,3 +68,26 @@ def test_gradients_are_predicted(schedule: str) -> None:
     plan = lpc.build(spec(schedule, layers, [40]))
     found = lpc.Trainer(plan, device="cpu").measure(batch(4, [40]))
     assert found["predicted"] == found["measured"]
+
+
+def test_a_phase_has_the_memory_of_what_it_trains() -> None:
+    """Optimizers have their states once their blocks had a turn."""
+    given = spec("adamw", ["linear(48)", "tanh", "linear(64)", "relu"], [40])
+    del given["run"]["epochs"]
+    given["run"]["phases"] = [{"train": "linear1", "steps": 4}, {"train": "linear2", "steps": 4}]
+    plan = lpc.build(given)
+    trainer = lpc.Trainer(plan, device="cpu")
+    first, second = (trainer.measure(batch(4, [40])) for _ in range(2))
+    assert first == second
+    third = trainer.measure(batch(4, [40]))
+    assert third["predicted"] == third["measured"] > first["predicted"] == first["measured"]
+    assert plan.memory(4).total == third["predicted"]
+
+
+def test_what_a_class_of_a_package_keeps_is_not_counted() -> None:
+    given = spec("immediate", ["linear(48)", "tanh"], [40])
+    given["learn"][0]["optimizer"] = 'module("torch.optim:SGD", lr=0.1)'
+    plan = lpc.build(given)
+    assert plan.memory(4).unknown == ("what `torch.optim:SGD` keeps",)
+    found = lpc.Trainer(plan, device="cpu").measure(batch(4, [40]))  # this one keeps nothing
+    assert found["predicted"] == found["measured"]
