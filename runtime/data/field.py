@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lpc.runtime.data.column import Column, Shape, Table, Text, delivered
 from lpc.runtime.data.problem import problem
-from lpc.runtime.data.transforms import Transform, chain
+from lpc.runtime.data.transform import Transform
+from lpc.runtime.data.transforms import chain
 from lpc.specs.diagnostics import did_you_mean, one_of
 from lpc.specs.model import Data
 from lpc.specs.plan.kernel import TensorType

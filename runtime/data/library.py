@@ -8,8 +8,8 @@ from typing import Any
 from lpc.runtime.data.problem import problem
 
 
-def library(module: str) -> Any:
-    """Return an imported module.
+def library(module: str, place: str = "data.source", extra: str = "lpc[data]") -> Any:
+    """Return an imported module. `place` in the spec wants it, `extra` of the package brings it.
 
     Errors: 0609 where it is not installed.
     """
@@ -17,5 +17,6 @@ def library(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
-        raise problem("0609", f"this data source needs the library `{name}`", "data.source",
-                      notes=[str(error)]) from error
+        what = "this data source needs" if place == "data.source" else "these transforms need"
+        raise problem("0609", f"{what} the library `{name}`", place,
+                      notes=[str(error)], help=f"install it: pip install '{extra}'") from error

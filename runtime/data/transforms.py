@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lpc.runtime.data import augment
 from lpc.runtime.data.column import Shape
 from lpc.runtime.data.problem import problem
 from lpc.runtime.data.term import arguments
+from lpc.runtime.data.transform import Transform, UnfitError, sides
 from lpc.specs.signatures.data import TRANSFORMS as WORDS
 from lpc.specs.term import Term
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A function over batches [B, ...] of one field.
-
-    `shape` is a sample's shape after it. In training, a transform with `draws` > 0 gets that many uniform
-    numbers for each sample, [B, draws]; in evaluation it gets None and must do the same to every sample.
-    """
-
-    shape: Shape
-    apply: Callable[[Tensor, Tensor | None], Tensor]
-    draws: int = 0
 
 
 def normalize(shape: Shape, mean: float | list[float], std: float | list[float]) -> Transform:
@@ -68,7 +56,7 @@ def crop(shape: Shape, size: int | list[int], padding: int = 0) -> Transform:
     """Pad with zeros, cut a square or [height, width]: anywhere in training, the centre in evaluation."""
     if len(shape) != 3:
         raise UnfitError("needs [channels, height, width]", f"shape {list(shape)}")
-    height, width = _sides(size)
+    height, width = sides(size)
     spans = [shape[1] + 2 * padding - height, shape[2] + 2 * padding - width]
     if min(height, width) < 1 or padding < 0 or min(spans) < 0:
         raise UnfitError(f"must fit into {shape[1]}x{shape[2]} padded by {padding}", f"{height}x{width}")
@@ -90,6 +78,11 @@ TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "scale": scale,
     "flip": flip,
     "crop": crop,
+    "random_resized_crop": augment.random_resized_crop,
+    "color_jitter": augment.color_jitter,
+    "grayscale": augment.grayscale,
+    "gaussian_blur": augment.gaussian_blur,
+    "solarize": augment.solarize,
 }
 
 
@@ -108,17 +101,6 @@ def chain(terms: tuple[Term, ...], shape: Shape) -> tuple[Transform, ...]:
             needs, found = error.args
             raise problem("0616", f"`{term.name}` {needs}", place, notes=[f"found {found}"]) from error
     return tuple(made)
-
-
-class UnfitError(Exception):
-    """A transform does not fit a shape: what it needs, and what was found."""
-
-
-def _sides(size: int | list[int]) -> tuple[int, int]:
-    sides = [size, size] if isinstance(size, int) else size
-    if len(sides) != 2:
-        raise UnfitError("needs a size, or [height, width]", f"{size}")
-    return sides[0], sides[1]
 
 
 def _windows(x: Tensor, height: int, width: int) -> Tensor:

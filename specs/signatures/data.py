@@ -52,6 +52,45 @@ TRANSFORMS = vocabulary(
             ),
             "random crop in training, centre crop otherwise",
         ),
+        # Through kornia, in training only.
+        Signature(
+            "random_resized_crop",
+            (
+                Parameter("size", "size | [size]", doc="height and width"),
+                Parameter("scale", "[float]", [0.08, 1.0], "least and largest share of the image's area"),
+                Parameter("ratio", "[float]", [0.75, 1.3333333333333333], "least and largest width over height"),
+            ),
+            "a random part of the image, scaled; the largest centred part otherwise",
+        ),
+        Signature(
+            "color_jitter",
+            (
+                Parameter("brightness", "rate", 0.8, "largest change of the factor 1"),
+                Parameter("contrast", "rate", 0.8, "largest change of the factor 1"),
+                Parameter("saturation", "rate", 0.8, "largest change of the factor 1"),
+                Parameter("hue", "rate", 0.2, "largest turn of the hue, a whole turn being 1"),
+                Parameter("p", "share", 0.8, "probability"),
+            ),
+            "brightness, contrast, saturation and hue changed in any order, of images from 0 to 1",
+        ),
+        Signature("grayscale", (Parameter("p", "share", 0.2, "probability"),), "three channels without colour"),
+        Signature(
+            "gaussian_blur",
+            (
+                Parameter("kernel", "size", doc="side of the kernel, odd"),
+                Parameter("sigma", "[float]", [0.1, 2.0], "least and largest standard deviation, in pixels"),
+                Parameter("p", "share", 0.5, "probability"),
+            ),
+            "Gaussian blur, each image with a width of its own",
+        ),
+        Signature(
+            "solarize",
+            (
+                Parameter("threshold", "share", 0.5, "brightness above which pixels are turned"),
+                Parameter("p", "share", 0.2, "probability"),
+            ),
+            "1 - pixel where it is bright, of images from 0 to 1",
+        ),
     )
 )
 
