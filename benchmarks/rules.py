@@ -1,6 +1,6 @@
 """What does the BP-modified rule gain, and what does it cost? Local rules with and without offsets, beside backprop.
 
-    LPC_DATA=... python benchmarks/rules.py [--net resnet vit] [--samples 5000] [--epochs 3] [--seed 0]
+    LPC_DATA=... python benchmarks/rules.py [--net resnet vit] [--rule RULE ...] [--samples 5000] [--epochs 3]
 
 CIFAR-10, its first training samples, the whole test set. Accuracy is that of the network's output; seconds are
 the mean of a step over three periods of the offset; MiB the peak of what a step makes besides parameters and
@@ -29,6 +29,7 @@ NETS: dict[str, dict[str, Any]] = {
     "resnet": {
         "network": {"zoo": "resnet18", "args": {"width": 16}, "inputs": {"image": [3, 32, 32]}},
         "blocks": {"b1": ["conv1", "bn1", "layer1"], "b2": ["layer2"], "b3": ["layer3"], "b4": ["layer4", "fc"]},
+        "contrastive": {"b1": ["conv1", "bn1", "layer1"], "b2": "layer2", "b3": "layer3", "b4": "layer4", "head": "fc"},
         "head": "gap_linear",
         "optimizer": "sgd(lr=0.05, momentum=0.9, weight_decay=5e-4)",
     },
@@ -57,6 +58,9 @@ RULES: dict[str, tuple[str, bool, bool]] = {
     "overlap (LoCo's routing)": ("gradient(reach=1)", True, False),
     "overlap + offset": ("gradient(reach=1)", True, True),
 }
+# Two augmented views; blocks learn without labels, and a classifier from what the last of them gives, detached.
+CONTRASTIVE = "LoCo with NT-Xent, linear probe"
+VIEWS = [{"random_resized_crop": {"size": 32, "scale": [0.2, 1.0]}}, "flip", "color_jitter", "grayscale"]
 
 
 def spec(net: dict[str, Any], rule: str, epochs: int, seed: int) -> dict[str, Any]:
@@ -79,6 +83,19 @@ def spec(net: dict[str, Any], rule: str, epochs: int, seed: int) -> dict[str, An
         "decompose": {"blocks": net["blocks"], "links": links},
         "learn": [learn],
         "run": {"epochs": epochs, "seed": seed, "target": "cpu", "validate": "none", "log": "none"},
+    }
+
+
+def contrastive(net: dict[str, Any], epochs: int, seed: int) -> dict[str, Any]:
+    """The same network under LoCo's own loss (Xiong et al. 2020), through kornia's transforms."""
+    plain = spec(net, "overlap (LoCo's routing)", epochs, seed)
+    probe = {"blocks": "head", "optimizer": net["optimizer"], "schedule": "cosine"}
+    learn = plain["learn"][0] | {"blocks": "b*", "head": "simclr_mlp(out=64)", "loss": "nt_xent(temperature=0.2)"}
+    normalize = plain["data"]["transforms"][-1]
+    return plain | {
+        "data": plain["data"] | {"views": 2, "transforms": [*VIEWS, normalize]},
+        "decompose": {"blocks": net["contrastive"], "links": {"b4->head": "stop", "*": "gradient(reach=1)"}},
+        "learn": [learn, probe],
     }
 
 
@@ -109,6 +126,7 @@ def main() -> int:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--net", nargs="*", default=list(NETS))
+    parser.add_argument("--rule", nargs="*", default=[*RULES, CONTRASTIVE], metavar="RULE")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -118,8 +136,12 @@ def main() -> int:
     print(f"torch {torch.__version__}, {platform.machine()}, one thread; {size}, batch 64")
     for name in options.net:
         print(f"\n| {name} | test accuracy | s a step | MiB |\n|---|---:|---:|---:|")
-        for rule in RULES:
-            plan = lpc.build(spec(NETS[name], rule, options.epochs, options.seed))
+        for rule in options.rule:
+            if rule == CONTRASTIVE and "contrastive" not in NETS[name]:
+                continue
+            given = (NETS[name], options.epochs, options.seed)
+            said = contrastive(*given) if rule == CONTRASTIVE else spec(given[0], rule, *given[1:])
+            plan = lpc.build(said)
             whole = lpc.Trainer(plan, device="cpu").splits
             data = replace(whole, train=whole.train.subset(torch.arange(options.samples), training=True))
             found = lpc.Trainer(plan, device="cpu", data=data).fit()

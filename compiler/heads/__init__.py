@@ -32,4 +32,5 @@ HEADS: dict[str, HeadBuilder] = {
     "nce_maps": steps.nce_maps,
     "simclr_mlp": networks.simclr_mlp,
     "decoder": networks.decoder,
+    "transposed_decoder": networks.transposed_decoder,
 }

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpc.compiler.heads.shaping import MeanOverPositions, Spatial
-from lpc.compiler.setting import Setting
+from lpc.compiler.setting import Setting, static
 
 Options = Mapping[str, Any]
 
@@ -130,6 +130,41 @@ class Enlarge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, size=self.size, mode=self.mode, align_corners=True if self.mode == "bilinear" else None)
+
+
+def transposed_decoder(setting: Setting, options: Options) -> nn.Module:
+    """Back to the target's shape by transposed convolutions, each of which doubles the map (Nøkland and Eidnes 2019).
+
+    Where the map has that size already there is one of stride 1, as the authors have for a layer's own input; where
+    either has no positions, one linear map.
+    """
+    target, sizes = [static(size) for size in setting.target], setting.sizes()
+    if len(target) != 3 or len(sizes) != 3:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(sizes), math.prod(target)), nn.Unflatten(1, target))
+    kernel, channels = int(options["kernel"]), sizes[0]
+    if kernel % 2 == 0:
+        raise ValueError(f"its kernel must be odd, not {kernel}")
+    steps = _doublings(sizes[1:], target[1:])
+    modules: list[nn.Module] = []
+    for extra in steps[:-1]:
+        hidden = max(channels // 2, target[0])
+        upward = nn.ConvTranspose2d(channels, hidden, kernel, 2, kernel // 2, extra, bias=False)
+        modules += [upward, nn.BatchNorm2d(hidden), nn.ReLU()]
+        channels = hidden
+    last = (2, steps[-1]) if steps else (1, (0, 0))
+    return nn.Sequential(*modules, nn.ConvTranspose2d(channels, target[0], kernel, last[0], kernel // 2, last[1]))
+
+
+def _doublings(sizes: list[int], target: list[int]) -> list[tuple[int, int]]:
+    """Return for each doubling from one map to the other, rows and columns, 1 where the larger one is even, else 0."""
+    steps: list[tuple[int, int]] = []
+    left = list(target)
+    while left != sizes and min(left) > 1:
+        steps.append((1 - left[0] % 2, 1 - left[1] % 2))
+        left = [-(-side // 2) for side in left]
+    if left != sizes:
+        raise ValueError(f"a map of {sizes[0]} x {sizes[1]} does not become {target[0]} x {target[1]} by doubling")
+    return steps[::-1]
 
 
 def decoder(setting: Setting, options: Options) -> nn.Module:

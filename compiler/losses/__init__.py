@@ -6,7 +6,7 @@ from lpc.compiler.losses.classification import METRICS, classes, cross_entropy
 from lpc.compiler.losses.contrastive import infonce, nt_xent, supcon
 from lpc.compiler.losses.goodness import SIDES, cwc, ff_bce, ff_softplus, peer
 from lpc.compiler.losses.kind import LossFunction, LossKind, Sight
-from lpc.compiler.losses.regression import binary_cross_entropy, elements, mse, recon
+from lpc.compiler.losses.regression import binary_cross_entropy, elements, mse, recon, recon_input
 from lpc.compiler.losses.similarity import sim, sim_x
 
 LOSSES: dict[str, LossKind] = {
@@ -66,6 +66,13 @@ LOSSES: dict[str, LossKind] = {
         "cross-entropy of sigmoid(p) with the network's input image in [0, 1], mean over elements",
         "Wang et al. 2021, InfoPro",
         reads="image",
+        heads=False,
+    ),
+    "recon_input": LossKind(
+        recon_input,
+        "(p - block's input)^2, mean over elements",
+        "Nøkland and Eidnes 2019, arXiv 1901.06656",
+        reads="input",
         heads=False,
     ),
     "infonce": LossKind(

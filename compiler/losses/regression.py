@@ -50,6 +50,16 @@ def recon(options: Options, setting: Setting) -> LossFunction:
     return loss
 
 
+def recon_input(options: Options, setting: Setting) -> LossFunction:
+    """Return the squared error of what is decoded of a block's input, which is a constant to the loss."""
+
+    def loss(sight: Sight) -> Tensor:
+        prediction = sight.prediction
+        return F.mse_loss(prediction, sight.truth.detach().reshape(prediction.shape).to(prediction.dtype))
+
+    return loss
+
+
 def _original(image: Tensor, mean: float | list[float], std: float | list[float]) -> Tensor:
     """Undo a normalisation, for all channels at once or one by one (a plan holds no constant tensors)."""
     if not isinstance(mean, list) and not isinstance(std, list):

@@ -105,9 +105,20 @@ def _bind(recipe: Recipe, call: Node, own: Node) -> Arguments:
         if value is None:
             problems.at("0122", f"`{recipe.name}` needs `{parameter.name}`: {parameter.about}", call, write)
         else:
-            given[parameter.name] = value
+            given[parameter.name] = _chosen(parameter, value, problems) if parameter.choices else value
     problems.raise_any()
-    return given
+    return given | {p.name: _filled(given[p.name], given) for p in recipe.parameters if p.choices}
+
+
+def _chosen(parameter: Parameter, value: Node, problems: Problems) -> Node:
+    """Return what an argument's word stands for, with its placeholders."""
+    word = value.value.name if isinstance(value.value, Call) else value.value
+    if isinstance(word, str) and word in parameter.choices:
+        return parameter.choices[word]
+    known = tuple(parameter.choices)
+    message = f"`{parameter.name}` is {kind(value)}, expected one of {', '.join(known)}"
+    problems.misspelt("0123", message, value.span, ("recipe", parameter.name), str(word), known, None)
+    return value
 
 
 def _otherwise(parameter: Parameter, own: Node) -> Node | None:

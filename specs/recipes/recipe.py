@@ -6,6 +6,7 @@
       head: {default: linear, about: one line of meaning}
       loss: {from: loss, default: cross_entropy}      # without an argument: what the spec says there
       rate: {}                                        # no default: must be given
+      way: {default: a, choices: {a: ..., b: ...}}    # stands for what belongs to the word; `$` in it for others
     template:
       loss: $loss
       learn: [{blocks: "*", head: $head, optimizer: {sgd: {lr: $rate}}}]
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
@@ -43,7 +44,7 @@ SHIPPED = (
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")
-_PARAMETER_KEYS = ("default", "from", "about")
+_PARAMETER_KEYS = ("default", "from", "about", "choices")
 _FORBIDDEN = ("recipe", "recipes", "extends")
 _PLACEHOLDER = re.compile(r"\$(1-)?([A-Za-z_]\w*)", re.ASCII)
 _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -51,12 +52,16 @@ _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its default (None: must be given), and where the spec itself may say it (empty: nowhere)."""
+    """One parameter: its default (None: must be given), and where the spec itself may say it (empty: nowhere).
+
+    With `choices` its argument is one of these words, and stands for what belongs to it.
+    """
 
     name: str
     default: Node | None
     source: Path
     about: str
+    choices: Mapping[str, Node] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,9 @@ def read_recipe(source: Source) -> Recipe:
     about = _text(items["about"], "`about`") if "about" in items else ""
     parameters = tuple(_parameters(items.get("parameters", Node({}))))
     _check_template(items["template"], [parameter.name for parameter in parameters])
+    plain = [parameter.name for parameter in parameters if not parameter.choices]
+    for choice in (choice for parameter in parameters for choice in parameter.choices.values()):
+        _check_placeholders(choice, plain)
     return Recipe(name, about, parameters, items["template"])
 
 
@@ -122,7 +130,8 @@ def _parameters(node: Node) -> Iterator[Parameter]:
         items = _mapping(child, f"the parameter `{name}`", _PARAMETER_KEYS)
         source = _text(items["from"], "`from`").split(".") if "from" in items else []
         about = _text(items["about"], "`about`") if "about" in items else ""
-        yield Parameter(name, items.get("default"), tuple(source), about)
+        choices = _mapping(items["choices"], f"the choices of `{name}`") if "choices" in items else {}
+        yield Parameter(name, items.get("default"), tuple(source), about, choices)
 
 
 def _check_template(template: Node, names: list[str]) -> None:
@@ -130,6 +139,10 @@ def _check_template(template: Node, names: list[str]) -> None:
     for key, child in _mapping(template, "`template`").items():
         if key in _FORBIDDEN:
             _fail(f"a template cannot say `{key}`", child, at_key=True)
+    _check_placeholders(template, names)
+
+
+def _check_placeholders(template: Node, names: list[str]) -> None:
     for _, node in walk(template):
         name = placeholder(node)
         if name is not None and name not in names:

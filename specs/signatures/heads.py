@@ -123,6 +123,11 @@ _MAPS = (
         ),
         "the map enlarged to the image's size, 3x3 convolution, batch norm, ReLU, 3x3 convolution to its channels",
     ),
+    Signature(
+        "transposed_decoder",
+        (Parameter("kernel", "size", 3, "side of the kernels, odd"),),
+        "transposed convolutions that double the map up to the target's size, with batch norm and ReLU between",
+    ),
 )
 
 HEADS = vocabulary(_SCORES + _MAPS)

@@ -119,6 +119,11 @@ _RECONSTRUCTION = (
         ),
         "the decoded image against the network's input image",
     ),
+    Signature(
+        "recon_input",
+        (_WEIGHT, _head("transposed_decoder")),
+        "what the block's output tells of the block's own input",
+    ),
 )
 
 _CONTRASTIVE = (

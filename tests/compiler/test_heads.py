@@ -226,3 +226,42 @@ def test_convolutions_halve_the_map_where_they_double_the_channels() -> None:
     kept = [m for m in make("convs_fcs", (6, 8, 8), convs=2, limit=6).modules() if isinstance(m, nn.Conv2d)]
     assert [(m.out_channels, m.stride[0]) for m in grown] == [(12, 2), (12, 1)]
     assert [(m.out_channels, m.stride[0]) for m in kept] == [(6, 1), (6, 1)]
+
+
+@pytest.mark.parametrize(
+    ("feature", "target", "sizes"),
+    [
+        ((6, 4, 4), (3, 16, 16), [(3, 8, 8), (3, 16, 16)]),
+        ((16, 2, 3), (2, 7, 9), [(8, 4, 5), (2, 7, 9)]),
+        ((6, 5, 5), (4, 5, 5), [(4, 5, 5)]),
+    ],
+)
+def test_transposed_convolutions_double_the_map(feature: Any, target: Any, sizes: Any) -> None:
+    head, found = make("transposed_decoder", feature, target), []
+    for module in head.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            module.register_forward_hook(lambda m, i, out: found.append(tuple(out.shape[1:])))
+    assert head(sample(feature)).shape == (3, *target)
+    assert found == sizes
+
+
+def test_a_transposed_convolution_is_the_transpose_of_a_convolution() -> None:
+    """<T y, x> = <y, C x> for the convolution C of the same kernel, stride and padding: for any x and y."""
+    head, y, x = make("transposed_decoder", (6, 4, 4), (2, 8, 8)), sample((6, 4, 4)), sample((2, 8, 8))
+    (layer,) = (m for m in head.modules() if isinstance(m, nn.ConvTranspose2d))
+    assert layer.bias is not None
+    mapped = head(y) - layer.bias[:, None, None]
+    wanted = (F.conv2d(x, layer.weight, stride=2, padding=1) * y).sum()
+    torch.testing.assert_close((mapped * x).sum(), wanted, rtol=1e-12, atol=0)
+
+
+def test_without_positions_what_was_read_is_a_linear_map() -> None:
+    for feature, target in (((12,), (2, 3, 3)), ((4, 2, 2), (7,)), ((12,), (5,))):
+        head, x = make("transposed_decoder", feature, target), sample(feature)
+        weight, bias = head.parameters()
+        wanted = F.linear(x.flatten(1), weight, bias).reshape(3, *target)
+        torch.testing.assert_close(head(x), wanted, rtol=1e-14, atol=1e-15)
+    with pytest.raises(ValueError, match="3 x 3 does not become 8 x 8"):
+        make("transposed_decoder", (4, 3, 3), (1, 8, 8))
+    with pytest.raises(ValueError, match="odd"):
+        make("transposed_decoder", (4, 4, 4), (1, 8, 8), kernel=4)

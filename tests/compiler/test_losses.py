@@ -103,6 +103,15 @@ def test_a_symbolic_width_is_refused() -> None:
         Setting((3,), ("T",), (3,), LOSSES["mse"].width).outputs()
 
 
+def test_a_blocks_input_is_a_constant() -> None:
+    target = torch.randn(6, 2, 2).double().requires_grad_()
+    prediction = FLAT.reshape(6, 2, 2).clone().requires_grad_()
+    found = loss("recon_input", prediction, target)
+    close(found.detach(), ((prediction - target) ** 2).detach().sum() / 24)
+    found.backward()
+    assert target.grad is None
+
+
 # Metrics
 
 

@@ -280,3 +280,30 @@ def test_what_is_left_of_a_share() -> None:
         with pytest.raises(LpcError) as caught:
             load_spec(SHORT + f"recipe: predsim(beta={wrong})\n")
         assert [(d.code, d.span.column if d.span else 0) for d in caught.value.diagnostics] == [("0114", 22)]
+
+
+def test_a_word_stands_for_one_of_several_parts() -> None:
+    given = "recipe: infopro(variant=contrast, label=linear(0, 2))"
+    written = """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    loss:
+      - recon(weight=linear(5, 0), mean=0.0, std=1.0)
+      - supcon(weight=linear(0, 2), head=convs_fcs(features=128))
+    optimizer: sgd(lr=0.8, momentum=0.9, nesterov=true, weight_decay=1e-4)
+"""
+    assert load_spec(SHORT + given) == load_spec(SHORT + written)
+    with pytest.raises(LpcError, match="expected one of softmax, contrast") as caught:
+        load_spec(SHORT + "recipe: infopro(variant=contrst)")
+    (told,) = caught.value.diagnostics
+    assert (told.code, told.help) == ("0123", "did you mean `contrast`?")
+
+
+def test_choices_cannot_lead_in_a_circle(tmp_path: Path) -> None:
+    path = tmp_path / "ours.yaml"
+    path.write_text("recipe: ours\nparameters: {way: {default: a, choices: {a: $way}}}\ntemplate: {loss: $way}\n")
+    with pytest.raises(LpcError, match=r"`\$way` is no parameter") as caught:
+        load_spec(SHORT + f"recipes: {{ours: {path}}}\nrecipe: ours")
+    assert caught.value.diagnostics[0].code == "0160"
