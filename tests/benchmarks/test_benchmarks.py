@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+import lpc
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -49,6 +51,37 @@ def test_peaks_of_memory(script: Callable[[str], Any], monkeypatch: pytest.Monke
     assert found["plan, local, immediate"] <= memory.LIMIT * memory.eager_block(batch)
     assert found["plan, backprop"] > found["plan, local, immediate"]
     assert memory.saved_by_block(batch) < memory.eager_block(batch)
+
+
+def test_every_algorithm_of_the_localmixer_is_a_spec(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is right or has words that this version does not know; a mistake is neither."""
+    localmixer = script("localmixer")
+    monkeypatch.setenv("LPC_DATA", "/nowhere")
+    known = {
+        (net, name): localmixer.available(localmixer.spec(net, algorithm, 1, 0))
+        for net in localmixer.NETS
+        for name, algorithm in localmixer.ALGORITHMS.items()
+    }
+    assert len(known) == 22
+    assert all(known[net, name] for net in localmixer.NETS for name in ("BP", "L-BP", "LG-BP"))
+    with pytest.raises(lpc.LpcError):
+        localmixer.available({**localmixer.spec("S/1/1", localmixer.ALGORITHMS["BP"], 1, 0), "run": {"epochs": -1}})
+
+
+def test_the_localmixer_learns_by_an_algorithm(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    localmixer = script("localmixer")
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(localmixer, "IMAGE", [1, 8, 8])
+    monkeypatch.setattr(localmixer, "DATA", {"source": "digits", "batch": 20})
+    assert localmixer.main(["--net", "S/1/1", "--only", "LG-BP", "--epochs", "2"]) == 0
+    cells = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    test, train = map(float, cells[1].split("/"))
+    assert 0 < train < test < 40  # percent; chance is 90
+    assert cells[2:4] == ["2.43/0.00", "2"]
 
 
 def test_partition_is_timed(script: Callable[[str], Any]) -> None:

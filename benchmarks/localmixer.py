@@ -1,0 +1,151 @@
+"""Which errors do the algorithms of Ren et al. 2023 reach on MNIST? Their table 3, first two columns.
+
+    LPC_DATA=... python benchmarks/localmixer.py [--net S/1/1 M/1/16] [--only LG-BP ...] [--epochs 20] [--seed 0]
+
+Errors are those of the readout after the last epoch, no choice among epochs. The released code has no settings for
+MNIST; these are its defaults, but for the epochs (200 there): SGD without momentum, rate 0.1 falling linearly to 0,
+weight decay 1e-4 but not on biases, batches of 100, a tenth of the rate for the readout.
+An algorithm that this version of lpc does not have is skipped. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import lpc
+
+OPTIMIZER = "sgd(lr=0.1, weight_decay=1e-4)"
+HEAD = "linear(pool=patches, norm=last)"
+DATA: dict[str, Any] = {
+    "source": "mnist", "root": "${LPC_DATA}", "batch": 100, "transforms": ["normalize(0.1307, 0.3081)"]
+}  # fmt: skip
+IMAGE = [1, 28, 28]
+NOT_YET = frozenset({"0111", "0120"})  # words that this version does not know
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm as choices on the axes of a spec, and its test and train errors in percent in the paper, by network.
+
+    `links` are those within the body; `detached`: the readout learns from features without a gradient. `local`: blocks
+    have heads and losses of their own. `units`: these are losses of each patch and channel group.
+    """
+
+    links: str
+    paper: tuple[str, str]
+    local: bool = False
+    detached: bool = False
+    estimator: str | None = None
+    units: bool = False
+    blocks: str | None = None
+
+
+WEIGHTS = "forward(perturb=weight)"
+ACTIVITIES = "forward(perturb=activity, site=after_norm)"
+ALGORITHMS = {
+    "BP": Algorithm("gradient", ("2.66/0.00", "2.41/0.00")),
+    "L-BP": Algorithm("gradient", ("2.38/0.00", "2.16/0.00"), local=True, detached=True),
+    "LG-BP": Algorithm("stop", ("2.43/0.00", "2.81/0.00"), local=True, detached=True),
+    "FA": Algorithm("gradient", ("2.82/0.00", "2.90/0.00"), estimator="feedback_alignment"),
+    "L-FA": Algorithm("gradient", ("3.21/0.00", "2.90/0.00"), True, True, "feedback_alignment"),
+    "LG-FA": Algorithm("stop", ("3.11/0.00", "2.50/0.00"), True, True, "feedback_alignment"),
+    "DFA": Algorithm("feedback", ("3.31/0.00", "3.17/0.00"), blocks="per_layer"),
+    "FG-W": Algorithm("gradient", ("9.25/8.93", "8.56/8.64"), estimator=WEIGHTS),
+    "FG-A": Algorithm("gradient", ("3.24/1.53", "3.76/1.75"), estimator=ACTIVITIES),
+    "LG-FG-W": Algorithm("stop", ("9.25/8.93", "5.66/4.59"), True, True, WEIGHTS, units=True),
+    "LG-FG-A": Algorithm("stop", ("3.24/1.53", "2.55/0.00"), True, True, ACTIVITIES, units=True),
+}
+# name -> arguments; the order is that of the errors above
+NETS: dict[str, dict[str, Any]] = {
+    "S/1/1": {"side": 1, "blocks": 1, "channels": 256, "groups": 1},
+    "M/1/16": {"side": 1, "blocks": 1, "channels": 512, "groups": 16},
+}
+
+
+def spec(net: str, algorithm: Algorithm, epochs: int, seed: int) -> dict[str, Any]:
+    """One network under one algorithm; everything else is the same."""
+    last = f"blocks.{NETS[net]['blocks'] - 1}"
+    links = {**({f"{last}->readout": "stop"} if algorithm.detached else {}), "*": algorithm.links}
+    units = {"units": {"patches": "auto", "groups": NETS[net]["groups"]}} if algorithm.units else {}
+    body: dict[str, Any] = {"blocks": "blocks.*"}
+    if algorithm.local:
+        body |= {"head": HEAD, "loss": "cross_entropy"}
+    if algorithm.units:
+        body["aggregate"] = "replicated"
+    if algorithm.estimator is not None:
+        body["estimator"] = algorithm.estimator
+    return {
+        "network": {"zoo": "localmixer", "args": {"image": IMAGE, "classes": 10, **NETS[net]}},
+        "data": DATA,
+        "loss": "cross_entropy",
+        "decompose": {
+            "blocks": algorithm.blocks or {"*": 'each("blocks.*")', "readout": "readout"}, "links": links, **units
+        },
+        "learn": [
+            {"blocks": "*", "loss": "none", "optimizer": OPTIMIZER, "schedule": "linear"},
+            *([body] if len(body) > 1 else []),
+            {"params": "*.bias", "weight_decay": 0},
+            {"params": "readout.*", "lr_factor": 0.1},
+        ],
+        "run": {"epochs": epochs, "seed": seed, "target": "cpu", "validate": "none", "log": "none"},
+    }  # fmt: skip
+
+
+def available(said: dict[str, Any]) -> bool:
+    """Does this version of lpc know all words of a spec? Raises LpcError for any other mistake."""
+    try:
+        lpc.check(said)
+    except lpc.LpcError as error:
+        if {d.code for d in error.diagnostics} <= NOT_YET:
+            return False
+        raise
+    return True
+
+
+def errors(said: dict[str, Any]) -> tuple[float, float, float]:
+    """Train; return the readout's error on test and training data in percent, and the seconds of training."""
+    trainer = lpc.Trainer(lpc.build(said), device="cpu")
+    start = time.perf_counter()
+    trainer.fit()
+    seconds = time.perf_counter() - start
+    name = next(m for m in trainer.plan.program.metrics if m.startswith("readout") and m.endswith(".accuracy"))
+    test, train = (100 * (1 - float(trainer.evaluate(split)[name])) for split in ("test", "train"))
+    return test, train, seconds
+
+
+def row(net: str, name: str, epochs: int, seed: int) -> str:
+    """Return one line of the table."""
+    paper = ALGORITHMS[name].paper[list(NETS).index(net)]
+    said = spec(net, ALGORITHMS[name], epochs, seed)
+    if not available(said):
+        return f"| {name} | not in this version | {paper} | | |"
+    test, train, seconds = errors(said)
+    return f"| {name} | {test:.2f}/{train:.2f} | {paper} | {epochs} | {seconds:.0f} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table for each network."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--net", nargs="*", default=list(NETS), choices=NETS)
+    parser.add_argument("--only", nargs="*", default=list(ALGORITHMS), choices=ALGORITHMS)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {platform.machine()}, one thread; seed {options.seed}; test/train error in %")
+    for net in options.net:
+        print(f"\n| {net} | lpc | paper | epochs | s |\n|---|---:|---:|---:|---:|")
+        for name in options.only:
+            print(row(net, name, options.epochs, options.seed), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
