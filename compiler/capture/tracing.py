@@ -1,4 +1,4 @@
-"""How is a Python function turned into a pure ATen graph? The one module that touches torch's private tracing APIs.
+"""How is a Python function turned into a pure ATen graph? With `lengths`, all that touches torch's tracing APIs.
 
 `make_fx` runs the function on fake tensors under functionalization. Batch and other named lengths are
 symbolic, everything else is static: weights with symbolic shapes would make tracing ten times slower.
@@ -19,10 +19,11 @@ from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpc.compiler.blocks import expression_of
+from lpc.compiler.capture.lengths import Lengths, symbols_of
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
 # Every symbolic length gets a hint of its own; equal hints mean the same symbol ("duck shaping").
@@ -59,14 +60,15 @@ def trace_function(
     own fused operator.
     """
     hints = length_hints({d for a in arguments for d in a.shape if isinstance(d, str)})
-    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=False)
-    fakes = [_fake(mode, a, hints, device, i) for i, a in enumerate(arguments)]
     attention = sdpa_kernel(SDPBackend.MATH) if portable else nullcontext()
-    symbols = _symbols(fakes, arguments)
-    # The Python dispatcher keeps operators symbolic whose C++ kernels would hold a length fast, such as padding.
-    with mode, attention, enable_python_dispatcher():
-        graph_module = make_fx(_functional(function), tracing_mode="real")(*fakes)
-    _check_lengths(mode, symbols)
+    with symbols_of(_lengths(arguments, hints)) as environment:
+        mode = FakeTensorMode(shape_env=environment, static_shapes=False)
+        fakes = [_fake(mode, a, hints, device, i) for i, a in enumerate(arguments)]
+        symbols = _symbols(fakes, arguments)
+        # The Python dispatcher keeps operators symbolic whose C++ kernels would hold a length fast, such as padding.
+        with mode, attention, enable_python_dispatcher():
+            graph_module = make_fx(_functional(function), tracing_mode="real")(*fakes)
+        _check_lengths(mode, symbols)
     return TracedFunction(graph_module.graph, symbols)
 
 
@@ -120,6 +122,16 @@ class _Symbols(dict[str, sympy.Symbol]):
         if name in ("Integer", "Float", "floor", "Mod", "Symbol", "Function"):
             raise KeyError(name)
         return sympy.Symbol(name, integer=True)
+
+
+def _lengths(arguments: Sequence[Argument], hints: Mapping[str, int]) -> Lengths:
+    """Return every length with the first argument that has it, after which torch names its symbol."""
+    first: dict[int, int] = {}
+    for index, argument in enumerate(arguments):
+        for name in argument.shape:
+            if isinstance(name, str):
+                first.setdefault(hints[name], index)
+    return tuple(first.items())
 
 
 def _fake(
