@@ -84,6 +84,23 @@ def test_the_localmixer_learns_by_an_algorithm(
     assert cells[2:4] == ["2.43/0.00", "2"]
 
 
+def test_schedules_are_compared(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedules = script("schedules")
+    stack = {"repeat(3)": ["conv(8, 3, padding=1)", "batch_norm", "relu"]}
+    layers = [{"stack": stack}, "global_avg_pool", {"out": "linear(10)"}]
+    network = {"inputs": {"image": [3, 16, 16]}, "layers": layers}
+    blocks = {"*": ['each("stack.*")'], "out": ["out"]}
+    monkeypatch.setitem(schedules.NETS, "small", schedules.Net(network, blocks, "stack.*", schedules.SGD, 4))
+    assert schedules.table("small", 3)
+    rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines() if row.startswith("| ")][1:]
+    peaks = {row[0].removeprefix("| "): float(row[1]) for row in rows}
+    assert list(peaks)[2:] == list(schedules.SCHEDULES)
+    assert {row[5] for row in rows[2:]} == {"+0.00 %"}
+    assert peaks["plan, local, immediate"] < peaks["eager backprop"]
+
+
 def test_partition_is_timed(script: Callable[[str], Any]) -> None:
     partition = script("partition")
     found = partition.measure(400, doublings=1, repeats=1)
