@@ -62,9 +62,11 @@ class _Layout:
         events = tuple(self.event(index, node) for index, node in enumerate(self.kernel.nodes))
         ports = [(port, bundle.role) for bundle in self.kernel.results for port in bundle.ports]
         results = tuple(self.slots[port.value][0] for port, _ in ports)
-        labels = {slot: (port.source, role) for slot, (port, role) in zip(results, ports, strict=True)}
-        made = {slot: (event.node, TEMPORARY) for event in events for slot, _ in event.made}
-        return Layout(unread, events, results, made | labels)
+        made = {slot: event.node for event in events for slot, _ in event.made}
+        labels = {slot: (node, TEMPORARY) for slot, node in made.items()}
+        for slot, (port, role) in zip(results, ports, strict=True):  # a residual's own name says nothing
+            labels[slot] = (made.get(slot, port.source) if role == "residuals" else port.source, role)
+        return Layout(unread, events, results, labels)
 
     def event(self, index: int, node: Node) -> Event:
         shared = self.shared(node)
