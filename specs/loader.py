@@ -17,7 +17,6 @@ from lpc.specs.spelling import read_given, read_source
 from lpc.specs.texts import read_text
 from lpc.specs.tree import Node, kind, merge, raise_value
 from lpc.specs.validate import validate
-from lpc.specs.yaml_text import read_yaml
 
 MAX_EXTENDS = 16
 
@@ -55,6 +54,7 @@ def _root(source: str | Path | Mapping[str, Any] | Spec, text: str | None) -> No
     """Return the tree of a source with everything it extends."""
     if isinstance(source, Spec):
         from lpc.specs.expanding import expand
+        from lpc.specs.yaml_text import read_yaml
 
         return read_yaml(Source(source.name, expand(source)))
     if isinstance(source, Mapping):

@@ -12,7 +12,6 @@ from lpc.specs.problems import dotted
 from lpc.specs.source import Source, Span
 from lpc.specs.term_text import read_scalar_term
 from lpc.specs.tree import Call, Node, Path, kind, raise_value
-from lpc.specs.yaml_text import read_yaml
 
 Overrides = Mapping[str, Any] | Sequence[str]
 # A path with its new value.
@@ -69,6 +68,8 @@ def _given(text: str, value: object) -> tuple[Path, Node]:
 
 def _written(text: str) -> tuple[Path, Node]:
     """Read `path=value`; blanks in place of the path keep the value's columns."""
+    from lpc.specs.yaml_text import read_yaml  # here: a spec in the DSL without overrides needs no YAML
+
     source = Source("--set", text, "this was given by `--set`")
     path, end = _path(source)
     if text[end : end + 1] != "=":

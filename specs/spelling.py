@@ -7,7 +7,6 @@ import re
 from lpc.specs.keys import KEYS
 from lpc.specs.source import Source
 from lpc.specs.tree import Node
-from lpc.specs.yaml_text import read_yaml
 
 DSL_SUFFIX = ".lpc"
 
@@ -40,9 +39,11 @@ def read_given(source: Source) -> Node:
 
 
 def _read(source: Source, dsl: bool) -> Node:
-    if not dsl:
-        return read_yaml(source)
-    # Imported here: most specs are YAML, and need not wait for the DSL.
-    from lpc.specs.dsl_text import read_dsl
+    # Imported here: a spec in one spelling need not wait for the other's parser.
+    if dsl:
+        from lpc.specs.dsl_text import read_dsl
 
-    return read_dsl(source)
+        return read_dsl(source)
+    from lpc.specs.yaml_text import read_yaml
+
+    return read_yaml(source)

@@ -215,11 +215,8 @@ class _Step:
         return _state(self.aliases.get(source, source))
 
     def bind(self, tensors: dict[Slot, Tensor], trainable: frozenset[Slot]) -> dict[Slot, Tensor]:
-        """Make each trainable argument a leaf; everything else carries no gradient."""
-        return {
-            slot: t.detach().requires_grad_() if slot in trainable else t.detach()
-            for slot, t in tensors.items()
-        }
+        """Make each trainable argument a leaf; no argument carries a gradient by itself."""
+        return {slot: t.detach().requires_grad_() if slot in trainable else t for slot, t in tensors.items()}
 
     def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> _Outcome:
         inputs = [_defended(bound[_value(v)]) for v in self.block.inputs]

@@ -1,8 +1,13 @@
-"""Which models are tested? Those of examples/transformers made small, a Llama, and a network of one's own."""
+"""Which models are tested? Those of examples/transformers made small, a Llama, and a network of one's own.
+
+Only GPT-2 has two layers, and so tied weights on both sides of one that is repeated: each layer is seconds of build.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +27,7 @@ EXAMPLES = ROOT / "examples" / "transformers"
 CNN = Path(__file__).with_name("sample_cnn.py")
 
 WORDS = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1}
-TWO_LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+ONE_LAYER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 HALVES = {"decompose.blocks": "balanced(count=2, by=memory)", "learn[0].optimizer": "adamw(lr=0.01)"}
 
 
@@ -60,16 +65,16 @@ CASES = {
     ),
     "vit": example(
         "vit",
-        {**TWO_LAYERS, "image_size": 16, "patch_size": 4, "num_labels": 5},
+        {**ONE_LAYER, "image_size": 16, "patch_size": 4, "num_labels": 5},
         **{"network.inputs.pixel_values": [3, 16, 16]},
     ),
     "gpt2": example("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32, **WORDS}),
-    "bert": example("bert", {**TWO_LAYERS, "vocab_size": 40, "max_position_embeddings": 32, "num_labels": 2}),
+    "bert": example("bert", {**ONE_LAYER, "vocab_size": 40, "max_position_embeddings": 32, "num_labels": 2}),
     "llama": Case(
         written(
             "transformers:LlamaForCausalLM",
             {"input_ids": {"shape": ["T"], "dtype": "int64"}},
-            config={**TWO_LAYERS, **WORDS, "num_hidden_layers": 1, "num_key_value_heads": 1},
+            config={**ONE_LAYER, **WORDS, "num_key_value_heads": 1},
             output="logits",
         )
         | {"loss": "cross_entropy(target=input_ids, shift=1)"},
@@ -111,9 +116,20 @@ def cases() -> dict[str, Case]:
 
 
 @pytest.fixture(scope="session")
-def planned() -> Callable[[str], lpc.Plan]:
-    """Build the plan of a case, once."""
-    return cache(lambda name: CASES[name].build())
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], lpc.Plan]:
+    """Build the plan of a case, once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def plan(name: str) -> lpc.Plan:
+        path = shared / f"{name}.plan"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                CASES[name].build().save(path)
+        return lpc.load(path)
+
+    return cache(plan)
 
 
 @pytest.fixture(scope="session")
