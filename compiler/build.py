@@ -284,7 +284,8 @@ def state_entries(build: Build) -> dict[str, StateEntry]:
     entries = {}
     for name, tensor in captured.state.items():
         head = name.startswith("heads.")
-        kind = "parameter" if name in parameters else "buffer" if head or name in persistent else "constant"
+        own = head or name in persistent or name in captured.kept
+        kind = "parameter" if name in parameters else "buffer" if own else "constant"
         entries[name] = StateEntry(
             name,
             kind,
@@ -301,6 +302,7 @@ def _owners(build: Build) -> dict[str, str]:
     for block, attributes in _given(build.graph).nodes(data=True):
         for name in (*attributes["parameters"], *attributes["buffers"]):
             owners.setdefault(name, block)
+    owners |= _given(build.captured).kept
     for block, problem in learning(build).items():
         owners |= {f"heads.{block}.{name}": block for name in problem.heads.own()}
     return owners

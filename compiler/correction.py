@@ -9,6 +9,7 @@ from typing import Any
 import networkx as nx
 
 from lpc.compiler.credit import Passage
+from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.local_loss import LocalModules
 from lpc.compiler.localize import Arrival, LocalProblem, crossing
@@ -89,6 +90,11 @@ def exact_problems(
             optimizer=None,
             horizon=0,
             furthest=False,
+            estimator=Estimator(),
+            moves_in=(),
+            moves_out=(),
+            feedback=(),
+            errors=False,
         )
     return found
 
@@ -137,6 +143,9 @@ def _ensure_sound(
     if not output.losses:
         message = f"block `{block}` is to be corrected by backpropagation, and the network's output has no loss"
         raise LpcError(Diagnostic("0415", message, span=span))
+    if problems[block].estimator.perturbs:
+        message = f"the gradient of block `{block}` is estimated from noise, of which no offset can be measured"
+        raise LpcError(Diagnostic("0415", message, span=span, help="take `estimator: backprop`, or remove `correct`"))
     if spec.run.accumulate > 1:
         message = f"the correction of block `{block}` is measured within one batch, and a step has several"
         raise LpcError(Diagnostic("0415", message, span=span, help="remove `run.accumulate`"))

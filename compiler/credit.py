@@ -67,6 +67,8 @@ def losses_by_age(graph: nx.DiGraph[str], sources: Iterable[str]) -> dict[str, d
     limit, links = horizon(graph), passages(graph)
     found: dict[str, dict[int, set[str]]] = {block: {} for block in graph.nodes}
     stack = [(block, 0, block) for block in sources]
+    fed = {a for a, _, data in graph.edges(data=True) if data["link"].name == "feedback"}
+    stack += [(block, 0, graph.graph["output_block"]) for block in fed]
     while stack:
         block, age, source = stack.pop()
         known = found[block].setdefault(age, set())

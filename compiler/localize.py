@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,24 +11,41 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import outside_readers
 from lpc.compiler.credit import Passage, crossed, horizon, passages
+from lpc.compiler.directions import Directions, is_feedback
+from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.local_loss import LocalLoss, LocalModules
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
+from lpc.compiler.partition.layers import is_spatial
+from lpc.compiler.units import UnitLayout, unit_layout
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Optimizer
+from lpc.specs.signatures import LINKS
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A cotangent that comes back for the value that the node `value` gives `consumer`; its age as in `credit`."""
+    """A cotangent that comes back for the value that the node `value` gives `consumer`; its age as in `credit`.
+
+    Without a consumer it is no cotangent of a value, but one that any block may read, under the name `value`.
+    """
 
     value: str
     consumer: str
     age: int = 0
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a value of the block gets back instead of a cotangent: the output's error, projected by a fixed matrix."""
+
+    value: str
+    state: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,10 @@ class LocalProblem:
     gradient here, by canonical name. `receives` are the cotangents that may come back; `sends` the outside
     tensors whose cotangents this block computes, each with the passage of its boundary, under the network's
     `horizon`. With `furthest` only the oldest cotangents train the parameters, and the head's own loss the head.
+
+    A block that perturbs (`estimator`) reads tangents of the values `moves_in`, hands on those of `moves_out`, takes
+    the credit of the blocks in `credits`, and sends its own if `sends_credit`; its own losses' by its `units`.
+    `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
     """
 
     block: str
@@ -52,6 +73,14 @@ class LocalProblem:
     memory: str = "immediate"
     horizon: int = 0
     furthest: bool = False
+    estimator: Estimator = field(default_factory=Estimator)
+    units: UnitLayout = field(default_factory=UnitLayout)
+    moves_in: tuple[str, ...] = ()
+    moves_out: tuple[str, ...] = ()
+    credits: tuple[str, ...] = ()
+    sends_credit: bool = False
+    feedback: tuple[Feedback, ...] = ()
+    errors: bool = False
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -63,7 +92,9 @@ def localize(
     `fields` are the batch fields with the batch axis first. Raises LpcError for a block that could not learn.
     """
     _ensure_chain(spec, graph)
-    writer = _Localizer(spec, traced, graph, Objectives(spec, traced, graph, fields))
+    flow = Directions(spec, graph)
+    flow.ensure_sound()
+    writer = _Localizer(spec, traced, graph, Objectives(spec, traced, graph, fields), flow)
     return {block: writer.problem(block) for block in graph.nodes}
 
 
@@ -73,12 +104,14 @@ class _Localizer:
     traced: Traced
     graph: nx.DiGraph[str]
     objectives: Objectives
+    flow: Directions
 
     def problem(self, block: str) -> LocalProblem:
         feature = {mode: self.feature(block, mode) for mode in ("train", "eval")}
         objective = self.objectives.of(block, feature)
         losses, heads = objective.losses, objective.heads
         receives, sends = self.gradient_links(block)
+        feedback = self.feedback(block)
         trainable = self.trainable(block)
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
         if learns and not losses and not receives:
@@ -97,6 +130,38 @@ class _Localizer:
             str(memory),
             horizon(self.graph),
             any(p.furthest for p in passages(self.graph).values()),
+            self.flow.estimators[block],
+            self.units(block, feature["train"]),
+            tuple(self.tangents(self.flow.movers(block), block)),
+            tuple(dict.fromkeys(v for c in self.flow.moved(block) for v in self.tangents([block], c))),
+            self.flow.ahead(block),
+            bool(self.flow.movers(block)),
+            feedback,
+            self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
+        )
+
+    def units(self, block: str, feature: str) -> UnitLayout:
+        """Return the units of a block's output."""
+        shape, nodes = self.objectives.type(feature).shape[1:], set(self.graph.nodes[block]["nodes"]["train"])
+        spatial = any(n.name in nodes and is_spatial(n) for n in self.traced.train.graph.nodes)
+        return unit_layout(self.spec, block, shape, spatial and len(shape) == 3, self.objectives.is_output(block))
+
+    def tangents(self, producers: Sequence[str], consumer: str) -> list[str]:
+        """Return the values whose tangents cross from producers to a consumer."""
+        return [name for p in producers for name in self.crossing(self.graph.edges[p, consumer])]
+
+    def feedback(self, block: str) -> tuple[Feedback, ...]:
+        """Return what of the block's output is taught by the error of the network's output."""
+        terms = {
+            name: data["link"]
+            for *_, data in self.graph.out_edges(block, data=True)
+            if is_feedback(data)
+            for name in self.crossing(data)
+        }
+        single = len(terms) == 1
+        return tuple(
+            Feedback(name, f"feedback.{block}" if single else f"feedback.{block}.{name}", LINKS["feedback"].bind(term))
+            for name, term in terms.items()
         )
 
     def feature(self, block: str, mode: str) -> str:
@@ -117,8 +182,12 @@ class _Localizer:
             Arrival(name, consumer, age)
             for _, consumer, data in self.graph.out_edges(block, data=True)
             for name in self.crossing(data)
+            if consumer not in self.flow.moved(block)
             for age in sorted({crossed(a, limit) for a in range(limit + 1) if links[block, consumer].passes(a)})
         ]
+        receives += [credit_of(b, i) for b in self.flow.ahead(block) for i in range(self.flow.passes(block))]
+        if any(is_feedback(data) for *_, data in self.graph.out_edges(block, data=True)):
+            receives.append(error_of(str(self.graph.graph["output_block"])))
         sends = {
             name: links[producer, block]
             for producer, _, data in self.graph.in_edges(block, data=True)
@@ -157,6 +226,21 @@ class _Localizer:
             span=stated_at(self.spec, block, "loss"),
             notes=self.spec.by_default("decompose", "links"),
         )
+
+
+def credit_of(block: str, index: int) -> Arrival:
+    """Return what a block sends of its samples' credit in a pass, to every block before it that perturbs."""
+    return Arrival(f"{block}.credit{index or ''}", "")
+
+
+def error_of(block: str) -> Arrival:
+    """Return the derivative of the losses by the network's output, which its block sends."""
+    return Arrival(f"{block}.error", "")
+
+
+def tangent_of(value: str, index: int) -> str:
+    """Return the name of a value's tangent in a pass."""
+    return f"{value}.tangent{index or ''}"
 
 
 def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:

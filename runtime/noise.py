@@ -18,8 +18,9 @@ LAWS: dict[str, Callable[[Tensor, tuple[float, ...], Generator], Tensor]] = {
     "bernoulli": lambda empty, args, generator: empty.bernoulli_(args[0], generator=generator),
     "uniform": lambda empty, args, generator: empty.uniform_(args[0], args[1], generator=generator),
     "normal": lambda empty, args, generator: empty.normal_(args[0], args[1], generator=generator),
+    "rademacher": lambda empty, args, generator: empty.bernoulli_(0.5, generator=generator).mul_(2.0).sub_(1.0),
 }
-ARGUMENTS = {"bernoulli": 1, "uniform": 2, "normal": 2}
+ARGUMENTS = {"bernoulli": 1, "uniform": 2, "normal": 2, "rademacher": 0}
 
 
 def key(seed: int, step: int, part: int, site: str) -> int:

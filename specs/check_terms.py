@@ -121,6 +121,8 @@ def _learn_terms(spec: Spec) -> Iterator[Placed]:
             yield "head", ("learn", i, "head"), rule.head
         for j, loss in enumerate(rule.loss or ()):
             yield from _loss_terms(loss, ("learn", i, "loss", j))
+        if rule.estimator is not None:
+            yield "estimator", ("learn", i, "estimator"), rule.estimator
         if rule.correct is not None:
             yield from _correction_terms(rule.correct, ("learn", i, "correct"))
         if rule.optimizer is not None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from lpc.specs.check_network import DTYPES
 from lpc.specs.keys import KEYS
-from lpc.specs.model import Decompose, Readout, Rule, Run, Schedule
+from lpc.specs.model import Decompose, Readout, Rule, Run, Schedule, Units
 from lpc.specs.recipes.recipe import SHIPPED, Recipe, shipped
 from lpc.specs.signatures import FROM, REQUIRED, STRUCTURES, VOCABULARIES, Parameter, Signature
 from lpc.specs.term import Term
@@ -214,6 +214,7 @@ _DECOMPOSE = _section(
         "blocks": _either(_term("block rule"), _table(_many(_either(TEXT, _term("block rule"))))),
         "at": _choice(Decompose, "at"),
         "links": _either(_term("link"), _table(_term("link"))),
+        "units": _either(NONE, _section("units", {"patches": _choice(Units, "patches"), "groups": SIZE})),
         "shared": _choice(Decompose, "shared"),
     },
 )
@@ -229,6 +230,8 @@ _RULE = _section(
         "params": _many(TEXT),
         "head": _term("head"),
         "loss": _LOSSES,
+        "aggregate": _choice(Rule, "aggregate"),
+        "estimator": _term("estimator"),
         "correct": _term("correction"),
         "optimizer": _term("optimizer"),
         "schedule": _either(NONE, _term("schedule law"), _SCHEDULE),

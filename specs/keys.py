@@ -48,14 +48,21 @@ KEYS: dict[str, dict[str, str]] = {
     "decompose": {
         "blocks": "Blocks: names with the modules in each, or per_layer, each(pattern), balanced(count).",
         "at": "Where a per_layer boundary lies: after the activation, or before it.",
-        "links": "What passes back over a boundary: stop or gradient, for all, or by a->b.",
+        "links": "What passes back over a boundary: stop, gradient or feedback, for all, or by a->b.",
+        "units": "Local losses inside a block's output: {patches: auto, groups: 16}.",
         "shared": "Parameters that several blocks use: forbidden, trained by the first, or by the sum of gradients.",
+    },
+    "units": {
+        "patches": "auto: a local loss for every token or pixel of the output; none: one for all.",
+        "groups": "A local loss for each of so many groups of adjacent channels.",
     },
     "learn": {
         "blocks": "Names or patterns of the blocks that the entry speaks of.",
         "params": "Names or patterns of the parameters that the entry speaks of.",
         "head": "What maps the block's output to a prediction for its local loss.",
         "loss": "The block's local loss: none, a term, or a list of terms with weight=.",
+        "aggregate": "replicated: every unit has a loss of its own, which differs in its gradient alone; mean: one loss.",
+        "estimator": "How the gradient is found: backprop, forward(...) or feedback_alignment(...).",
         "correct": "What brings the local gradient nearer to that of backpropagation: none or bp_offset(...).",
         "optimizer": "The block's optimizer: any class of torch.optim in lower case, or `module(\"package:Class\")`.",
         "schedule": "Factor on the learning rate over the run: a law, or {warmup: 2, then: cosine, unit: epoch}.",

@@ -6,11 +6,8 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    ("decompose",): frozenset({"units"}),
     ("learn", "*"): frozenset(
         {
-            "aggregate",
-            "estimator",
             "outer",
             "prox",
             "reduction",
@@ -26,7 +23,7 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
     "data source": frozenset({"csv", "curves", "module"}),
-    "link": frozenset({"variable", "target", "feedback"}),
+    "link": frozenset({"variable", "target"}),
     "loss": frozenset({"consistency", "matching", "squared"}),
     "network": frozenset({"autoencoder", "elman", "vgg"}),
 }

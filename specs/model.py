@@ -73,6 +73,13 @@ class Data(Model):
     validation: str | Number | None = None
 
 
+class Units(Model):
+    """Local losses inside a block's output: one for every patch (position) and every group of channels."""
+
+    patches: Literal["auto", "none"] = "auto"
+    groups: Int = Field(default=1, gt=0)
+
+
 class Decompose(Model):
     """How learning is decomposed: blocks in depth, and the link on each boundary.
 
@@ -83,6 +90,7 @@ class Decompose(Model):
     blocks: Term | dict[str, tuple[str | Term, ...]]
     at: Literal["activation", "preactivation"] = "activation"
     links: dict[str, Term] = {"*": Term("stop")}
+    units: Units | None = None
     shared: Literal["forbid", "owner", "sum"] = "forbid"
 
 
@@ -104,6 +112,8 @@ class Rule(Model):
     params: tuple[str, ...] | None = None
     head: Term | None = None
     loss: tuple[Term, ...] | None = None
+    aggregate: Literal["mean", "replicated"] | None = None
+    estimator: Term | None = None
     correct: Term | None = None
     optimizer: Term | None = None
     schedule: Schedule | None = None

@@ -148,6 +148,7 @@ _RULE = section(
         "params": many(plain),
         "head": term,
         "loss": many(term),
+        "estimator": term,
         "correct": term,
         "optimizer": term,
         "schedule": _schedule,
@@ -196,7 +197,7 @@ _SPEC = section(
             )
         ),
         "fields": values(_tensor),
-        "decompose": section({"blocks": _blocks, "links": _links}),
+        "decompose": section({"blocks": _blocks, "links": _links, "units": optional}),
         "learn": many(_RULE),
         "loss": many(term),
         "readouts": values(_READOUT),

@@ -111,12 +111,12 @@ def _by_residuals(
 
 
 def _sent_at_once(whole: Ports) -> list[Entry]:
-    """Cotangents with an age that no arriving cotangent enters."""
+    """Cotangents with an age, or for any block, that no arriving cotangent enters."""
     awaited = {n for s, n in whole.arguments if s.role == "cotangent"}
     return [
         (slot, node)
         for slot, node in whole.results
-        if slot.role == "cotangent" and "#" in slot.source and not awaited & ancestors([node])
+        if slot.role == "cotangent" and ("#" in slot.source or slot.source.endswith("@")) and not awaited & ancestors([node])
     ]
 
 

@@ -6,10 +6,11 @@ each consumer that sends a cotangent back. Which loss reaches which parameter is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx
@@ -20,9 +21,11 @@ from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
 from lpc.compiler.credit import crossed, furthest_only
 from lpc.compiler.local_loss import Judged, judge
-from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.feedback import project, projection
+from lpc.compiler.localize import Arrival, Feedback, LocalProblem, error_of
 from lpc.compiler.state import named_state, run_with_state
 from lpc.specs.plan.kernel import Role
+from lpc.specs.plan.plan import Noise
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class LocalGraph:
     results: tuple[Slot, ...]
     random: tuple[Lifted, ...]
     unreached: tuple[str, ...] = ()
+    drawn: tuple[Noise, ...] = ()
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,24 +90,6 @@ class Inputs:
     values: Mapping[str, tuple[torch.dtype, tuple[int | str, ...]]]
 
 
-def trace_training(
-    problem: LocalProblem,
-    block: BlockModule,
-    types: Inputs,
-    metrics: Sequence[str],
-    aliases: Mapping[str, str],
-    differentiable: frozenset[str],
-    target: CaptureTarget,
-) -> LocalGraph:
-    """Trace forward, losses, metrics, parameter gradients and input cotangents of one block.
-
-    `differentiable` are the outside values whose producers want a cotangent. `aliases` maps tied parameter
-    names to the canonical one.
-    """
-    step = _Step(problem, block, types, tuple(metrics), aliases, target, differentiable)
-    return step.trace("train")
-
-
 def trace_inference(
     problem: LocalProblem,
     block: BlockModule,
@@ -111,11 +99,13 @@ def trace_inference(
     target: CaptureTarget,
 ) -> LocalGraph:
     """Trace forward, losses and metrics of one block as in evaluation: no gradients, no buffer updates."""
-    return _Step(problem, block, types, tuple(metrics), aliases, target, frozenset()).trace("eval")
+    return Step(problem, block, types, tuple(metrics), aliases, target, frozenset()).trace("eval")
 
 
 @dataclass
-class _Step:
+class Step:
+    """Traces the steps of one block: `shares` says that what is computed twice shall be computed once."""
+
     problem: LocalProblem
     block: BlockModule
     types: Inputs
@@ -126,6 +116,11 @@ class _Step:
     arguments: _Arguments = field(default_factory=_Arguments)
     results: list[Slot] = field(default_factory=list)
     unreached: list[str] = field(default_factory=list)
+    drawn: dict[str, Noise] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    biases: list[str] = field(default_factory=list)
+
+    shares: ClassVar[bool] = False
 
     def trace(self, mode: str) -> LocalGraph:
         self.collect(mode)
@@ -136,7 +131,7 @@ class _Step:
         if not portable and hides_its_mask(traced.graph):  # inside a module that is opaque, or in the head
             traced = self.trace_with(run, True)
         simplify(traced.graph)
-        if self.problem.horizon:
+        if self.problem.horizon or self.shares:
             share_equal(traced.graph)
         random = lift_randomness(traced.graph, traced.symbols, self.problem.block)
         simplify(traced.graph)
@@ -148,6 +143,9 @@ class _Step:
             tuple(self.results),
             tuple(random),
             tuple(self.unreached),
+            tuple(self.drawn.values()),
+            dict(self.kept),
+            tuple(self.biases),
         )
 
     def trace_with(self, run: Callable[[dict[Slot, Tensor]], list[Tensor]], portable: bool) -> TracedFunction:
@@ -164,19 +162,32 @@ class _Step:
 
     def collect(self, mode: str) -> None:
         for name, tensor in self.network_state().items():
-            self.arguments.add(_state(self.aliases.get(name, name)), tensor.dtype, tensor.shape)
+            self.arguments.add(state_slot(self.aliases.get(name, name)), tensor.dtype, tensor.shape)
         for name, tensor in self.problem.heads.state().items():
             self.arguments.add(self.head_state(name), tensor.dtype, tensor.shape)
         for value in self.block.inputs:
-            self.arguments.add(_value(value), *self.types.values[value])
+            self.arguments.add(value_slot(value), *self.types.values[value])
         for value in self.targets(mode).values():
-            self.arguments.add(_value(value), *self.types.values[value])
+            self.arguments.add(value_slot(value), *self.types.values[value])
         if mode != "train":
             return
         for loss in self.problem.losses:
-            self.arguments.add(_seed(loss.name), torch.get_default_dtype(), ())
+            self.arguments.add(seed_slot(loss.name), torch.get_default_dtype(), ())
         for arrival in self.problem.receives:
-            self.arguments.add(_cotangent(arrival), *self.types.values[arrival.value])
+            self.arguments.add(cotangent_slot(arrival), *self.types.values[arrival.value])
+        for feedback in self.problem.feedback:
+            dtype, shape = self.types.values[feedback.value]
+            sizes, seed = [int(s) for s in shape[1:]], self.problem.estimator.seed
+            self.keep(feedback.state, projection(feedback.options, feedback.state, seed, sizes, self.error_size(), dtype))
+
+    def keep(self, name: str, tensor: Tensor) -> None:
+        """Add a fixed tensor of the step's own to the state."""
+        self.kept[name] = tensor
+        self.arguments.add(state_slot(name), tensor.dtype, tensor.shape)
+
+    def error_size(self) -> int:
+        error = next(a for a in self.problem.receives if a.value.endswith(".error"))
+        return math.prod(int(size) for size in self.types.values[error.value][1][1:])
 
     def network_state(self) -> dict[str, Tensor]:
         return named_state(self.block.module)
@@ -198,12 +209,13 @@ class _Step:
             with self.target.autocast():
                 outcome = self.forward(tensors, bound, "train")
         values = outcome.results(self)
+        values += self.errors(tensors, outcome)
         values += self.gradients(tensors, bound, outcome)
         return values + self.buffer_updates(tensors, bound)
 
     def trainable_slots(self) -> list[Slot]:
-        slots = [*map(_state, self.problem.trainable), *self.head_slots()]
-        return slots + [_value(v) for v in self.block.inputs if v in self.differentiable]
+        slots = [*map(state_slot, self.problem.trainable), *self.head_slots()]
+        return slots + [value_slot(v) for v in self.block.inputs if v in self.differentiable]
 
     def head_slots(self) -> list[Slot]:
         own = self.problem.heads.named_parameters()
@@ -212,33 +224,32 @@ class _Step:
     def head_state(self, name: str) -> Slot:
         """Where a head's tensor is: among the block's own, or the network's, tied ones under their first name."""
         source = self.problem.heads.source(self.problem.block, name)
-        return _state(self.aliases.get(source, source))
+        return state_slot(self.aliases.get(source, source))
 
     def bind(self, tensors: dict[Slot, Tensor], trainable: frozenset[Slot]) -> dict[Slot, Tensor]:
         """Make each trainable argument a leaf; no argument carries a gradient by itself."""
         return {slot: t.detach().requires_grad_() if slot in trainable else t for slot, t in tensors.items()}
 
-    def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> _Outcome:
-        inputs = [_defended(bound[_value(v)]) for v in self.block.inputs]
-        state = {n: bound[_state(self.aliases.get(n, n))] for n in self.network_state()}
-        outputs = run_with_state(LabelledRun(self.block.module), state, inputs)
+    def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> Outcome:
+        inputs = [_defended(bound[value_slot(v)]) for v in self.block.inputs]
+        state = {n: bound[state_slot(self.aliases.get(n, n))] for n in self.network_state()}
+        outputs = run_with_state(self.interpreter(bound), state, inputs)
         named = dict(zip(self.block.outputs, outputs, strict=True))
         feature = named[self.problem.feature[mode]] if self.problem.losses else None
-        outcome = _Outcome(named)
-        if feature is None:
-            return outcome
-        judged = self.judge(feature, bound, mode)
-        outcome.losses = {name: one.value for name, one in judged.items()}
-        for loss in outcome.losses.values():
-            outcome.objective = outcome.objective + loss.detach()
-        outcome.metrics = self.measure(judged)
+        outcome = Outcome(named)
+        if feature is not None:
+            outcome.take(self.judge(feature, bound, mode), self)
         return outcome
+
+    def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
+        """Return what runs the block's graph."""
+        return LabelledRun(self.block.module)
 
     def judge(self, feature: Tensor, bound: dict[Slot, Tensor], mode: str) -> dict[str, Judged]:
         """Run the block's heads and losses on its feature."""
         problem = self.problem
         state = {n: bound[self.head_state(n)] for n in problem.heads.state()}
-        targets = {loss: bound[_value(value)] for loss, value in self.targets(mode).items()}
+        targets = {loss: bound[value_slot(value)] for loss, value in self.targets(mode).items()}
         return judge(problem.block, problem.losses, problem.heads, state, feature, targets, origin)
 
     def measure(self, judged: Mapping[str, Judged]) -> dict[str, Tensor]:
@@ -254,7 +265,7 @@ class _Step:
     # What comes out
 
     def gradients(
-        self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: _Outcome
+        self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
     ) -> list[Tensor]:
         """One backward pass for each set of ages; what leaves is cotangents by age, and gradients."""
         roots = self.roots(tensors, outcome)
@@ -284,7 +295,7 @@ class _Step:
         """Return {ages to differentiate together: {leaf: the result it gives}}."""
         passes: dict[frozenset[int], dict[Slot, Slot]] = {}
         furthest = self.problem.furthest
-        trained = [(leaf, furthest_only(ages) if furthest else ages) for leaf in map(_state, self.problem.trainable)]
+        trained = [(leaf, furthest_only(ages) if furthest else ages) for leaf in map(state_slot, self.problem.trainable)]
         trained += [(leaf, frozenset({0}) if furthest else ages) for leaf in self.head_slots()]
         for leaf, own in trained:
             passes.setdefault(own, {})[leaf] = Slot("gradients", "gradients", leaf.source)
@@ -292,7 +303,7 @@ class _Step:
             if value not in self.differentiable:
                 continue
             for after, before in self.departures(value, ages).items():
-                passes.setdefault(before, {})[_value(value)] = _cotangent(
+                passes.setdefault(before, {})[value_slot(value)] = cotangent_slot(
                     Arrival(value, self.problem.block, after)
                 )
         return passes
@@ -307,27 +318,45 @@ class _Step:
         return {after: frozenset(before) for after, before in sorted(leaving.items())}
 
     def roots(
-        self, tensors: dict[Slot, Tensor], outcome: _Outcome
+        self, tensors: dict[Slot, Tensor], outcome: Outcome
     ) -> dict[int, list[tuple[Tensor, Tensor]]]:
         """Return {age: (root, its cotangent) pairs}: own losses are of age 0."""
         losses = self.problem.losses
-        found = [(0, outcome.losses[loss.name], tensors[_seed(loss.name)]) for loss in losses]
-        found += [(a.age, outcome.outputs[a.value], tensors[_cotangent(a)]) for a in self.problem.receives]
+        found = [(0, outcome.losses[loss.name], tensors[seed_slot(loss.name)]) for loss in losses]
+        crossing = [a for a in self.problem.receives if a.consumer]
+        found += [(a.age, outcome.outputs[a.value], tensors[cotangent_slot(a)]) for a in crossing]
+        found += [(0, outcome.outputs[f.value], self.fed_back(f, tensors, outcome.outputs[f.value])) for f in self.problem.feedback]
         roots: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for age, root, cotangent in found:
             if root.requires_grad:
                 roots.setdefault(age, []).append((root, cotangent.to(root.dtype)))
         return roots
 
+    def fed_back(self, feedback: Feedback, tensors: dict[Slot, Tensor], value: Tensor) -> Tensor:
+        """Return what a value gets instead of a cotangent."""
+        error = next(tensors[cotangent_slot(a)] for a in self.problem.receives if a.value.endswith(".error"))
+        return project(error, tensors[state_slot(feedback.state)], value)
+
+    def errors(self, tensors: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
+        """Return the derivative of the losses by the network's output, where blocks are fed it back."""
+        if not self.problem.errors:
+            return []
+        output = outcome.outputs[self.problem.feature["train"]]
+        losses = [outcome.losses[loss.name] for loss in self.problem.losses]
+        seeds = [tensors[seed_slot(loss.name)] for loss in self.problem.losses]
+        (found,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True)
+        self.results.append(cotangent_slot(error_of(self.problem.block)))
+        return [found.detach()]
+
     def buffer_updates(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor]) -> list[Tensor]:
-        names = [_state(self.aliases.get(n, n)) for n, _ in self.block.module.named_buffers()]
+        names = [state_slot(self.aliases.get(n, n)) for n, _ in self.block.module.named_buffers()]
         names += [self.head_state(n) for n, _ in self.problem.heads.named_buffers()]
         self.results += [Slot("buffers", "buffers", s.source) for s in names]
         return [bound[s] for s in names]
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What a forward pass computed."""
 
     outputs: dict[str, Tensor]
@@ -335,7 +364,14 @@ class _Outcome:
     metrics: dict[str, Tensor] = field(default_factory=dict)
     objective: Any = 0.0
 
-    def results(self, step: _Step) -> list[Tensor]:
+    def take(self, judged: Mapping[str, Judged], step: Step) -> None:
+        """Take over the losses, and what is measured."""
+        self.losses = {name: one.value for name, one in judged.items()}
+        for loss in self.losses.values():
+            self.objective = self.objective + loss.detach()
+        self.metrics = step.measure(judged)
+
+    def results(self, step: Step) -> list[Tensor]:
         """Register the result slots on `step` and return the tensors in the same order."""
         slots = [Slot("output", name, name) for name in self.outputs]
         values = [t.detach() for t in self.outputs.values()]
@@ -355,20 +391,22 @@ def _defended(value: Tensor) -> Tensor:
     return value.clone() if value.requires_grad else value
 
 
-def _state(name: str) -> Slot:
+def state_slot(name: str) -> Slot:
     return Slot("state", "state", name)
 
 
-def _seed(loss: str) -> Slot:
+def seed_slot(loss: str) -> Slot:
     return Slot("seed", f"seed_{loss}", loss)
 
 
-def _value(name: str) -> Slot:
+def value_slot(name: str) -> Slot:
     return Slot("input", name, name)
 
 
-def _cotangent(arrival: Arrival) -> Slot:
-    """Cotangents are told apart by age only where links limit their reach."""
+def cotangent_slot(arrival: Arrival) -> Slot:
+    """Cotangents are told apart by age only where links limit their reach; what is for any block bears its own name."""
+    if not arrival.consumer:
+        return Slot("cotangent", arrival.value, f"{arrival.value}@")
     suffix = f"_{arrival.age}" if arrival.age else ""
     mark = f"#{arrival.age}" if arrival.age else ""
     value, consumer = arrival.value, arrival.consumer

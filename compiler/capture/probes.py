@@ -9,7 +9,8 @@ import torch
 from torch import fx, nn
 
 from lpc.compiler.capture.cut import slice_kernel
-from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, trace_inference, trace_training
+from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, trace_inference
+from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.negatives import NEGATIVES, SCORES, Hard, NegativeKernels

@@ -17,15 +17,15 @@ from lpc.compiler.capture.joint import (
     LocalGraph,
     arrival_of,
     trace_inference,
-    trace_training,
 )
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
+from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.localize import Arrival, LocalProblem, credit_of, error_of, tangent_of
 from lpc.compiler.negatives import Hard, NegativeKernels
 from lpc.compiler.objective import output_node
 from lpc.compiler.probing import ProbeKernels
@@ -53,6 +53,7 @@ class Captured:
     noise: dict[str, Noise]
     warnings: tuple[str, ...]
     state: dict[str, Tensor]
+    kept: Mapping[str, str]
     exact: Mapping[str, ExactKernels]
     probed: Mapping[str, ProbeKernels]
     negatives: NegativeKernels | None = None
@@ -99,6 +100,7 @@ def capture(
         worker.noise,
         tuple(worker.warnings),
         worker.state,
+        worker.kept,
         exact,
         probed,
         negatives,
@@ -151,10 +153,24 @@ class _Capture:
         self.noise: dict[str, Noise] = {}
         self.warnings: list[str] = []
         self.state: dict[str, Tensor] = {}
+        self.kept: dict[str, str] = {}
+        self.biases: dict[str, tuple[str, ...]] = {}
         self.sent: set[Arrival] = set()
         self.types = {mode: autocast_types(g, _types(g, fields), target) for mode, g in self.graphs().items()}
+        self.types["train"] |= self.types_between()
         self.modules = {mode: self.block_modules(mode) for mode in self.graphs()}
         self.differentiable = self.find_differentiable()
+
+    def types_between(self) -> dict[str, tuple[torch.dtype, tuple[int | str, ...]]]:
+        """Types of what blocks send each other besides values and their cotangents."""
+        types, number = self.types["train"], dtype_of(self.spec.run.dtype)
+        found: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {}
+        for block, problem in self.problems.items():
+            passes = range(int(problem.estimator.options.get("passes", 1)))
+            found |= {tangent_of(value, i): types[value] for value in problem.moves_in for i in passes}
+            found |= {credit_of(block, i).value: (number, ("B",)) for i in passes}
+        output = self.graph.graph["output_block"]
+        return found | {error_of(output).value: types[output_node(self.traced.train).name]}
 
     def graphs(self) -> dict[str, fx.GraphModule]:
         return {"train": self.traced.train, "eval": self.traced.eval}
@@ -276,12 +292,23 @@ class _Capture:
     def leaving(self, block: str, mode: str) -> list[str]:
         own = self.graph.nodes[block]["nodes"][mode]
         readers = {v for b, m in self.modules[mode].items() if b != block for v in m.inputs} | self.watched[mode]
-        return [v for v in self.modules[mode][block].outputs if v in readers and v in own]
+        leaving = [v for v in self.modules[mode][block].outputs if v in readers and v in own]
+        return leaving + (list(self.tangents(block)) if mode == "train" else [])
+
+    def tangents(self, block: str) -> tuple[str, ...]:
+        """Names of the tangents that a block hands on."""
+        problem = self.problems[block]
+        passes = range(int(problem.estimator.options.get("passes", 1)))
+        return tuple(tangent_of(value, i) for value in problem.moves_out for i in passes)
 
     def remember(self, *locals_: LocalGraph) -> None:
         for local in locals_:
-            for lifted in local.random:
-                self.noise[lifted.noise.site] = lifted.noise
+            for noise in (*(lifted.noise for lifted in local.random), *local.drawn):
+                self.noise[noise.site] = noise
+            self.state |= local.kept
+            self.kept |= dict.fromkeys(local.kept, local.block)
+            if local.biases or self.problems.get(local.block, None) is not None:
+                self.biases[local.block] = local.biases
             for name in local.unreached:
                 text = f"block {local.block}: no loss reaches `{name}`; it is not trained"
                 if text not in self.warnings:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
+
+from torch import fx
 
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.view import Site, View, is_adapted
@@ -16,6 +19,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 
 NORM = re.compile("norm", re.IGNORECASE)
+SPATIAL = re.compile(r"conv|pool|2d|interpolate|upsample|pixel", re.IGNORECASE)
 # Parameters that act element by element, or are only moved around: no layer of their own.
 FOLLOWER = re.compile(
     r"norm|prelu|(^|\W)(add|sub|mul|div|cat|stack|expand|view|reshape|clone|repeat|to|where|getitem|select"
@@ -44,10 +48,22 @@ def is_layer(view: View, site: Site) -> bool:
 
 def op_name(view: View, site: Site) -> str:
     """Return the operator's name: a module's class, or a function's or method's name."""
-    target = site.node.target
-    if site.node.op == "call_module":
-        return type(view.module.get_submodule(str(target))).__name__
-    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    return node_op_name(site.node)
+
+
+def node_op_name(node: fx.Node) -> str:
+    """Return the name of a node's operator: a module's class, or a function's or method's name."""
+    target: Any = node.target
+    if node.op == "call_module":
+        owner = node.graph.owning_module
+        assert owner is not None, "a graph that a module owns"
+        return type(owner.get_submodule(str(target))).__name__
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def is_spatial(node: fx.Node) -> bool:
+    """Return whether a node works on maps [C, H, W]: convolution, pooling, resizing, norms of maps."""
+    return node.op in ("call_module", "call_function") and bool(SPATIAL.search(node_op_name(node)))
 
 
 def _keep_norms(view: View, fixed: dict[int, str]) -> None:

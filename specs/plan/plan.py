@@ -15,7 +15,8 @@ from lpc.specs.plan.kernel import Kernel, TensorType
 class Noise:
     """The law of one random site: what a `random` instruction draws.
 
-    `law` is `bernoulli` (args: probability of a one), `uniform` (low, high) or `normal` (mean, std).
+    `law` is `bernoulli` (args: probability of a one), `uniform` (low, high), `normal` (mean, std)
+    or `rademacher` (a fair sign).
     The shape's symbols are the batch's own lengths (`B`, named lengths).
     """
 

@@ -65,6 +65,47 @@ LINKS = vocabulary(
             "backpropagation through the boundary",
         ),
         Signature("stop", (), "no gradient crosses the boundary"),
+        Signature(
+            "feedback",
+            (
+                Parameter("law", "'gaussian' | 'uniform'", "gaussian", "of the fixed random projection"),
+                Parameter("scale", "positive", 1.0, "standard deviation of its elements, times the root of the classes"),
+                Parameter("over", "'elements' | 'channels'", "elements", "channels: the same at every position"),
+            ),
+            "a fixed random projection of the error of the network's output (direct feedback alignment)",
+        ),
+    )
+)
+
+ESTIMATORS = vocabulary(
+    (
+        Signature("backprop", (), "the exact gradient"),
+        Signature(
+            "forward",
+            (
+                Parameter("perturb", "'activity' | 'weight'", "activity", "what noise is added to"),
+                Parameter("site", "'output' | 'after_norm'", "output", "noise after a layer, or after the norm behind it"),
+                Parameter("law", "'normal' | 'rademacher'", "normal", "of the noise, with variance 1"),
+                Parameter("noise", "none | 'independent' | 'shared'", None, "for each sample (activities), or for all"),
+                Parameter("passes", "size", 1, "directions that are averaged"),
+                Parameter("norm_gradient", "'exact' | 'ignored'", "exact", "derivative of the norm behind a layer"),
+                Parameter("credit", "'unit' | 'reach' | 'all'", "unit", "units whose losses count: own, reached, all"),
+            ),
+            "a random direction times the derivative along it, by one forward pass (Ren et al. 2023)",
+        ),
+        Signature(
+            "feedback_alignment",
+            (
+                Parameter(
+                    "kind",
+                    "'random' | 'usf' | 'brsf' | 'frsf'",
+                    "random",
+                    "backward weights: fixed random, or the sign of the weights times 1, a fresh or a fixed size",
+                ),
+                Parameter("scale", "positive", 1.0, "backward weights relative to the size of the weights"),
+            ),
+            "the exact gradient with other weights on the way back (Lillicrap et al. 2016)",
+        ),
     )
 )
 

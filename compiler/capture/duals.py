@@ -1,0 +1,199 @@
+"""How does a block's graph run with tangents? Node by node, noise added at its sites.
+
+A value may have a tangent: the direction in which the noise upstream moves it. A node's tangent is found for that node
+alone, so that one without a derivative is known by name. What a node computes does not change.
+
+The derivative along a direction is taken by transposing the transpose: the vjp is linear in its cotangent, and the vjp
+of that map is the jvp. In a captured graph nothing is left of the detour. Forward mode itself cannot be captured with a
+free batch size: for every operand that does not move it makes a zero tangent of fixed sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from lpc.compiler.capture.rewrites import Drawing, RewrittenOperators, draws, rewritten
+from lpc.compiler.capture.sites import NoiseSite
+from lpc.compiler.capture.tracing import LabelledRun
+from lpc.compiler.frontend.places import first_line
+from lpc.compiler.state import named_state
+from lpc.specs.diagnostics import Diagnostic, LpcError
+
+
+class Tangents:
+    """The tangents of values, by the identity of the value."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def of(self, value: Any) -> Tensor | None:
+        """Return the tangent of a value, None where it does not move."""
+        held = self._held.get(id(value))
+        return held[1] if held is not None else None
+
+    def add(self, value: Tensor, tangent: Tensor) -> None:
+        """Move a value further."""
+        before = self.of(value)
+        self._held[id(value)] = (value, tangent if before is None else before + tangent)
+
+    def set(self, value: Tensor, tangent: Tensor) -> None:
+        """Say how a value moves."""
+        self._held[id(value)] = (value, tangent)
+
+
+class DualRun(LabelledRun):
+    """Runs a block's graph with tangents.
+
+    `noise` gives each site's direction; where it has none, only `tangents` of inputs and parameters flow. At every
+    site the value before it is kept in `seen`, with a tape from the segment's parameters; beyond, it is cut off it.
+    Without `norms` the tape takes the norm of a segment for the identity.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        sites: Sequence[NoiseSite],
+        noise: Mapping[str, Tensor],
+        tangents: Tangents,
+        norms: bool,
+    ) -> None:
+        super().__init__(module)
+        self.ends = {site.end.name: site for site in sites}
+        self.layers = {site.layer.name: site for site in sites if site.layer is not site.end and not norms}
+        self.before: dict[str, Tensor] = {}
+        self.noise = noise
+        self.tangents = tangents
+        self.seen: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.layers:
+            self.before[self.layers[n.name].name] = result
+            result = self.cut(result)
+        site = self.ends.get(n.name)
+        if site is None:
+            return result
+        assert isinstance(result, Tensor), "a site is a tensor"
+        layer = self.before.get(site.name)
+        self.seen[site.name] = result if layer is None else result + (layer - layer.detach())
+        moved, noise = self.cut(result), self.noise.get(site.name)
+        if noise is not None:
+            self.tangents.add(moved, noise.to(moved.dtype).expand_as(moved))
+        return moved
+
+    def cut(self, value: Tensor) -> Tensor:
+        """Return a value off the tape, which moves as it did."""
+        moved, tangent = value.detach(), self.tangents.of(value)
+        if tangent is not None:
+            self.tangents.set(moved, tangent)
+        return moved
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
+            return target(*args, **kwargs)
+
+        def rewrite(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
+            return rewritten(target)(*args, **kwargs)
+
+        return self.dual(compute, rewrite, args, kwargs, {}, str(target), draws(target, args, kwargs))
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
+            return getattr(args[0], target)(*args[1:], **kwargs)
+
+        return self.dual(compute, compute, args, kwargs, {}, str(target))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+
+        def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
+            return functional_call(module, parameters, args, kwargs) if parameters else module(*args, **kwargs)
+
+        state = _moving(module, self.tangents)
+        return self.dual(compute, _on_copies(module, compute), args, kwargs, state, type(module).__name__)
+
+    def dual(
+        self,
+        compute: Callable[..., Any],
+        rewrite: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        parameters: Mapping[str, Tensor],
+        name: str,
+        random: bool = False,
+    ) -> Any:
+        """Run one operator; where what it reads moves, find how its results move.
+
+        Random draws happen once: an operator that draws is run by its rewriting alone.
+        """
+        flat, tree = tree_flatten((args, kwargs, dict(parameters)))
+        moving = [i for i, value in enumerate(flat) if self.tangents.of(value) is not None]
+        with Drawing() as drawing:
+            result = compute(args, kwargs, {})
+        if not moving:
+            return result
+        primals = [v.detach() if isinstance(v, Tensor) else v for v in flat]
+        leaves = [primals[i].requires_grad_() for i in moving]
+        try:
+            with RewrittenOperators(), torch.enable_grad():
+                again = rewrite(*tree_unflatten(primals, tree))
+            directions = [self.tangents.of(flat[i]) for i in moving]
+            tangents = _along(leaves, _floating(again), directions)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            raise LpcError(no_tangent(name, first_line(error))) from error
+        if random or drawing.happened:
+            result = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, again)
+        for value, tangent in zip(_floating(result), tangents, strict=True):
+            if tangent is not None:
+                self.tangents.set(value, tangent)
+        return result
+
+
+def _along(
+    leaves: Sequence[Tensor], results: Sequence[Tensor], directions: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Return the derivative of each result along the leaves' directions; None where it is zero whatever they are."""
+    moving = [r for r in results if r.requires_grad]
+    cotangents = [torch.zeros_like(r).requires_grad_() for r in moving]
+    found = torch.autograd.grad(moving, leaves, cotangents, create_graph=True, allow_unused=True) if moving else ()
+    linear = [(g, d) for g, d in zip(found, directions, strict=False) if g is not None and g.requires_grad]
+    if not linear:
+        return [None] * len(results)
+    back = torch.autograd.grad([g for g, _ in linear], cotangents, [d for _, d in linear], allow_unused=True)
+    known = iter(back)
+    return [next(known) if r.requires_grad else None for r in results]
+
+
+def no_tangent(name: str, cause: str) -> Diagnostic:
+    """An operator without a forward derivative."""
+    return Diagnostic(
+        "0421",
+        f"`{name}` has no forward derivative, which `estimator: forward` needs",
+        place="capture",
+        notes=(cause,),
+    )
+
+
+def _moving(module: nn.Module, tangents: Tangents) -> dict[str, Tensor]:
+    return {n: p for n, p in named_state(module).items() if tangents.of(p) is not None}
+
+
+def _on_copies(module: nn.Module, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """The module's function with buffers of its own, which it may overwrite, and parameters without a tape."""
+
+    def run(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
+        state = {name: tensor.detach() for name, tensor in module.named_parameters(remove_duplicate=False)}
+        state |= {name: buffer.clone() for name, buffer in module.named_buffers(remove_duplicate=False)}
+        return functional_call(module, {**state, **parameters}, args, kwargs)
+
+    return run
+
+
+def _floating(values: Any) -> list[Tensor]:
+    return [v for v in tree_flatten(values)[0] if isinstance(v, Tensor) and v.is_floating_point()]
