@@ -52,7 +52,7 @@ class DualRun(LabelledRun):
 
     `noise` gives each site's direction; where it has none, only `tangents` of inputs and parameters flow. At every
     site the value before it is kept in `seen`, with a tape from the segment's parameters; beyond, it is cut off it.
-    Without `norms` the tape takes the norm of a segment for the identity.
+    `alive` tells where a rectifier behind a site lets its noise pass. Without `norms` the tape takes the norm of a segment for the identity.
     """
 
     def __init__(
@@ -70,8 +70,15 @@ class DualRun(LabelledRun):
         self.noise = noise
         self.tangents = tangents
         self.seen: dict[str, Tensor] = {}
+        self.alive: dict[str, Tensor] = {}
+        self.stops: dict[str, list[str]] = {}
+        for site in sites:
+            if (stop := site.rectifier) is not None:
+                self.stops.setdefault(stop.name, []).append(site.name)
 
     def run_node(self, n: fx.Node) -> Any:
+        if n.name in self.stops:
+            self.alive |= dict.fromkeys(self.stops[n.name], self.passing(n))
         result = super().run_node(n)
         if n.name in self.layers:
             self.before[self.layers[n.name].name] = result
@@ -86,6 +93,15 @@ class DualRun(LabelledRun):
         if noise is not None:
             self.tangents.add(moved, noise.to(moved.dtype).expand_as(moved))
         return moved
+
+    def passing(self, n: fx.Node) -> Tensor:
+        """Return where a rectifier lets what it reads pass: ones and zeros."""
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        leaf = args[0].detach().requires_grad_()
+        with torch.enable_grad():
+            made = getattr(super(), n.op)(n.target, (leaf.clone(), *args[1:]), kwargs)
+        (slope,) = torch.autograd.grad(made, leaf, torch.ones_like(made))
+        return (slope != 0).to(slope.dtype)
 
     def cut(self, value: Tensor) -> Tensor:
         """Return a value off the tape, which moves as it did."""

@@ -5,7 +5,7 @@ block's output, times the output's tangent, is the losses' derivative along the 
 unit it is that unit's *credit*. It is the same number as the derivative of the unit's own replicated loss, which
 differs from the block's in what is held fixed alone, so no copy is ever made (Ren et al. 2023, eq. 4-5). The estimate
 is credit times noise: at a site it is the cotangent with which the site's segment is differentiated, of a weight the
-gradient itself. Heads learn from their exact gradients.
+gradient itself. Noise that a rectifier stops moves no loss: there the estimate is zero, as the gradient is. Heads learn from their exact gradients.
 
 Between blocks that perturb, a gradient link carries tangents forwards and each sample's credit back.
 """
@@ -35,12 +35,14 @@ LAWS: Mapping[str, tuple[float, ...]] = {"normal": (0.0, 1.0), "rademacher": ()}
 
 @dataclass
 class Pass:
-    """One run with the tangents of one draw of noise: outputs cut off the tape, how they move, and what sites saw."""
+    """One run with the tangents of one draw of noise: outputs cut off the tape, how they move, what sites saw, and where their noise
+    passes the rectifier behind them."""
 
     noise: Mapping[str, Tensor]
     outputs: dict[str, Tensor]
     tangents: Mapping[str, Tensor | None]
     seen: Mapping[str, Tensor]
+    alive: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class ForwardStep(Step):
         run = DualRun(self.block.module, self.sites, {} if self.perturbs_weights else noise, tangents, exact)
         made = dict(zip(self.block.outputs, run_with_state(run, state, list(inputs.values())), strict=True))
         outputs = {name: value.detach() for name, value in made.items()}
-        return Pass(noise, outputs, {name: tangents.of(value) for name, value in made.items()}, run.seen)
+        return Pass(noise, outputs, {name: tangents.of(value) for name, value in made.items()}, run.seen, run.alive)
 
     def judge_outcome(self, outcome: Outcome, bound: dict[Slot, Tensor]) -> None:
         """Evaluate heads and losses on the output, where the exact part of the tape starts."""
@@ -285,7 +287,9 @@ class ForwardStep(Step):
         for site, root in roots:
             assignment = self.incidence.assignments[site.name]
             drawn = [c.at(assignment, root.shape) * p.noise[site.name] for c, p in zip(credits, passes, strict=True)]
-            cotangents.append(_mean(drawn).expand_as(root).to(root.dtype))
+            alive = passes[0].alive.get(site.name)
+            earned = _mean(drawn) if alive is None else _mean(drawn) * alive
+            cotangents.append(earned.expand_as(root).to(root.dtype))
         leaves = [bound[state_slot(name)] for name in names]
         found = torch.autograd.grad([root for _, root in roots], leaves, cotangents, allow_unused=True)
         self.unreached += [name for name, g in zip(names, found, strict=True) if g is None]

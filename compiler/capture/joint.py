@@ -144,9 +144,15 @@ class Step:
             tuple(random),
             tuple(self.unreached),
             tuple(self.drawn.values()),
-            dict(self.kept),
+            self.kept_in(traced.graph, [lifted.placeholder for lifted in random]),
             tuple(self.biases),
         )
+
+    def kept_in(self, graph: fx.Graph, lifted: Sequence[fx.Node]) -> dict[str, Tensor]:
+        """Return the step's own fixed tensors that it reads."""
+        plain = [n for n in graph.nodes if n.op == "placeholder" and n not in set(lifted)]
+        read = {slot.source for slot, node in zip(self.arguments.slots, plain, strict=True) if node.users}
+        return {name: tensor for name, tensor in self.kept.items() if name in read}
 
     def trace_with(self, run: Callable[[dict[Slot, Tensor]], list[Tensor]], portable: bool) -> TracedFunction:
         self.results.clear()

@@ -7,6 +7,7 @@ segment's own vjp. A parameter outside every layer's segment (of a norm, a posit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,17 +19,33 @@ from lpc.compiler.partition.layers import FOLLOWER, NORM, node_op_name
 # Methods and functions that move elements about.
 MOVES = frozenset({"transpose", "permute", "reshape", "view", "flatten", "unflatten", "movedim", "contiguous", "mT"})
 
+RECTIFIER = re.compile(r"(relu6?|hardtanh|threshold|hardsigmoid)(_?|\.default)", re.IGNORECASE)
+SUM = re.compile(r"i?add_?(\.Tensor)?", re.IGNORECASE)
+
 Call = tuple[str, int]  # a module's path and which of its calls
 
 
 @dataclass(frozen=True)
 class NoiseSite:
-    """A perturbed value: its name, the nodes that end the layer and, behind its norm, the segment; its parameters."""
+    """A perturbed value: its name, the nodes that end the layer (what its norm reads) and the segment; its parameters."""
 
     name: str
     layer: fx.Node
     end: fx.Node
     parameters: tuple[str, ...]
+
+    @property
+    def rectifier(self) -> fx.Node | None:
+        """The rectifier that alone reads the value, with something added or not; noise that it stops is dead."""
+        node = self.end
+        while len(node.users) == 1:
+            node = next(iter(node.users))
+            name = node_op_name(node)
+            if RECTIFIER.fullmatch(name):
+                return node
+            if not SUM.fullmatch(name):
+                return None
+        return None
 
 
 def noise_sites(graph: fx.Graph, trainable: Iterable[str], site: str) -> tuple[NoiseSite, ...]:
@@ -56,14 +73,11 @@ def noise_sites(graph: fx.Graph, trainable: Iterable[str], site: str) -> tuple[N
 def _site(
     nodes: list[fx.Node], calls: Mapping[Call, list[fx.Node]], wanted: frozenset[str], after_norm: bool
 ) -> NoiseSite:
-    end = nodes[-1]
-    segment = list(nodes)
-    norm = _norm_behind(end, calls) if after_norm else None
-    if norm is not None:
-        segment += norm
-        end = norm[-1]
+    norm = (_norm_behind(nodes[-1], calls) if after_norm else None) or []
+    segment = [*nodes, *norm]
     used = {p for n in segment for p in _parameters(n) & wanted}
-    return NoiseSite(_name(nodes[0]), nodes[-1], end, tuple(sorted(used)))
+    read = next((n for n in reversed(segment) if not _is_norm(n)), nodes[-1])
+    return NoiseSite(_name(nodes[0]), read, segment[-1], tuple(sorted(used)))
 
 
 def _norm_behind(end: fx.Node, calls: Mapping[Call, list[fx.Node]]) -> list[fx.Node] | None:
