@@ -151,13 +151,17 @@ class _Localizer:
         return [name for p in producers for name in self.crossing(self.graph.edges[p, consumer])]
 
     def feedback(self, block: str) -> tuple[Feedback, ...]:
-        """Return what of the block's output is taught by the error of the network's output."""
+        """Return what of the block's output is taught by the error of the network's output.
+
+        What the block computes from a value that is taught already needs no second lesson.
+        """
         terms = {
             name: data["link"]
             for *_, data in self.graph.out_edges(block, data=True)
             if is_feedback(data)
             for name in self.crossing(data)
         }
+        terms = {name: terms[name] for name in self.first(block, list(terms))}
         single = len(terms) == 1
         return tuple(
             Feedback(name, f"feedback.{block}" if single else f"feedback.{block}.{name}", LINKS["feedback"].bind(term))
@@ -195,6 +199,15 @@ class _Localizer:
             if links[producer, block].open
         }
         return tuple(receives), sends
+
+    def first(self, block: str, values: Sequence[str]) -> list[str]:
+        """Return the values that the block does not compute from others of them."""
+        own = set(self.graph.nodes[block]["nodes"]["train"])
+        derived: set[str] = set()
+        for node in self.traced.train.graph.nodes:
+            if node.name in own and any(n.name in derived or n.name in values for n in node.all_input_nodes):
+                derived.add(node.name)
+        return [value for value in values if value not in derived]
 
     def crossing(self, boundary: Mapping[str, Any]) -> list[str]:
         return crossing(self.traced, boundary)

@@ -208,7 +208,8 @@ class _Checker:
                 continue
             self.match(name, value, bundle)
             if bundle.role == "cotangent":
-                self.crossing(name, kernel.block, value.block)
+                broadcast = bundle.ports[0].source.endswith("@")
+                (self.broadcast if broadcast else self.crossing)(name, kernel.block, value.block)
             if bundle.role == "residuals" and value.block != kernel.block:
                 self.tell("0547", f"`{name}` are residuals of block `{value.block}`, not of `{kernel.block}`")
 
@@ -225,6 +226,25 @@ class _Checker:
         found = f"is `{link}`" if link is not None else "does not exist"
         boundary = f"the boundary {source} -> {target} {found}"
         self.tell("0553", f"`{name}` carries a gradient from `{target}` to `{source}`, and {boundary}")
+
+    def broadcast(self, name: str, source: str, target: str) -> None:
+        """The output's error goes to a block that a feedback link leaves; credit goes back along gradient links."""
+        if name == f"{target}.error":
+            if any(start == source and re.match(r"feedback\b", link) for (start, _), link in self.links.items()):
+                return
+            self.tell("0553", f"`{name}` teaches block `{source}`, which no feedback link leaves")
+        elif not self.leads(source, target):
+            self.tell("0553", f"`{name}` gives credit to block `{source}`, from which no gradient links lead there")
+
+    def leads(self, source: str, target: str) -> bool:
+        """Does a path of gradient links lead from one block to another?"""
+        seen, stack = {source}, [source]
+        while stack:
+            block = stack.pop()
+            after = {b for (a, b), link in self.links.items() if a == block and re.match(r"gradient\b", link)}
+            stack += after - seen
+            seen |= after
+        return target in seen
 
     def reads(self, kernel: Kernel) -> None:
         ports = (port for bundle in kernel.arguments if bundle.role == "state" for port in bundle.ports)

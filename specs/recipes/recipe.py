@@ -41,6 +41,11 @@ SHIPPED = (
     "loco",
     "lookahead",
     "bp_modified",
+    "forward_gradient",
+    "local_forward_gradient",
+    "feedback_alignment",
+    "local_feedback_alignment",
+    "direct_feedback",
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")
