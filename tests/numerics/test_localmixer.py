@@ -126,7 +126,7 @@ def feedback_of(golden: Arrays, t: lpc.Trainer) -> dict[str, Tensor]:
             continue
         matrix = golden[f"feedback_dfa/{theirs[layer]}_B"]
         over_patches = matrix[:, None].expand(4, 8, 3) if theirs[layer] == "b1_tok" else matrix.expand(4, 8, 3)
-        state[name] = over_patches.reshape(32, 3)
+        state[name] = over_patches.reshape(32, 3) / (8 if theirs[layer] == "b1_tok" else 4)
     return state
 
 
