@@ -271,6 +271,7 @@ def report(build: Build) -> dict[str, Any]:
         "obstacles": list(traced.obstacles),
         "notes": frozen_notes(_given(build.graph)),
         "warnings": [*captured.warnings, *untrained(build.spec, build.problems, list(build.probes.values()))],
+        "estimators": {b: captured.stamps[b] for b in _given(build.graph).nodes if b in captured.stamps},
     }
 
 

@@ -73,7 +73,7 @@ class Directions:
     def clash(self, before: str, after: str, limited: bool) -> str | None:
         first, second = self.estimators[before], self.estimators[after]
         if second.perturbs and not first.perturbs:
-            return f"block `{before}` needs a gradient through block `{after}`, which estimates its own by forward derivatives"
+            return f"block `{before}` needs a gradient through block `{after}`, which has only forward derivatives"
         if second.perturbs and limited:
             return f"a gradient of limited reach cannot be estimated through block `{after}`"
         if second.perturbs and self.passes(before) != self.passes(after):

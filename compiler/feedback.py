@@ -23,7 +23,7 @@ def projection(
     """
     rows = math.prod(value) if options["over"] == "elements" else value[channel_axis(value)]
     drawn = _drawn((rows, error), options["law"], name, seed, dtype)
-    return drawn * (options["scale"] / math.sqrt(error))
+    return drawn * (float(options["scale"]) / math.sqrt(error))
 
 
 def project(error: Tensor, matrix: Tensor, value: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def incidence(
     own = _patterns(block, feature, types, sites, parameters, layout, through_norms=False).assignments(bool(sites))
     wider = [name for name in names if reached[name] != own[name]]
     if wider:
-        biases.append(f"norms carry noise of {', '.join(f'`{n}`' for n in wider[:3])} to other units, whose credit is left out")
+        named = ", ".join(f"`{name}`" for name in wider[:3]) + (", ..." if len(wider) > 3 else "")
+        biases.append(f"norms carry the noise of {named} to other units, whose credit is left out")
     return Incidence(own, tuple(biases))
 
 

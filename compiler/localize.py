@@ -16,9 +16,9 @@ from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.local_loss import LocalLoss, LocalModules
 from lpc.compiler.objective import Objectives, output_node
+from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
-from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.units import UnitLayout, unit_layout
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec

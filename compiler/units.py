@@ -1,7 +1,8 @@
 """Which local losses does a block's output hold? One for each patch and each group of channels.
 
 A *patch* is a position of the output: a token of [T, C] or [T, G, c], a pixel of [C, H, W]. A *group* is a run of
-adjacent channels, all of the same size, or an index of the axis G. Credits, one number per sample and unit, are tensors [B, patches, groups].
+adjacent channels, all of the same size, or an index of the axis G. Credits, one number per sample and unit, are
+tensors [B, patches, groups].
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class UnitLayout:
         """Sum [B, ...] in the block's own shape over each unit: [B, patches, groups]."""
         if not self.split:
             return product.flatten(1).sum(1)[:, None, None]
-        grouped = product.movedim(self.axis + 1, 1).unflatten(1, (self.groups, -1))
+        channels = product.movedim(self.axis + 1, 1)
+        grouped = channels.reshape([channels.shape[0], self.groups, -1, *channels.shape[2:]])
         if not self.positions:
             return grouped.flatten(2).sum(2)[:, None, :]
         placed = grouped.sum(2).flatten(2, 1 + len(self.positions))
@@ -99,4 +101,5 @@ def spread(credit: Tensor, assignment: Assignment, shape: Sequence[object]) -> T
     if group_axis is not None and patch_axes and group_axis < patch_axes[0]:
         credit = credit.transpose(1, 2)
     owned = {0, *patch_axes, *(() if group_axis is None else (group_axis,))}
-    return credit.reshape([credit.shape[0] if a == 0 else int(str(shape[a])) if a in owned else 1 for a in range(len(shape))])
+    sizes = [int(str(size)) if axis in owned else 1 for axis, size in enumerate(shape) if axis]
+    return credit.reshape([credit.shape[0], *sizes])

@@ -61,7 +61,7 @@ KEYS: dict[str, dict[str, str]] = {
         "params": "Names or patterns of the parameters that the entry speaks of.",
         "head": "What maps the block's output to a prediction for its local loss.",
         "loss": "The block's local loss: none, a term, or a list of terms with weight=.",
-        "aggregate": "replicated: every unit has a loss of its own, which differs in its gradient alone; mean: one loss.",
+        "aggregate": "replicated: each unit has a loss of its own, whose gradient alone differs; mean: one loss.",
         "estimator": "How the gradient is found: backprop, forward(...) or feedback_alignment(...).",
         "correct": "What brings the local gradient nearer to that of backpropagation: none or bp_offset(...).",
         "optimizer": "The block's optimizer: any class of torch.optim in lower case, or `module(\"package:Class\")`.",

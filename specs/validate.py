@@ -115,7 +115,8 @@ def _expected(error: ErrorDetails) -> str:
 
 def _choices(group: list[ErrorDetails]) -> list[str]:
     texts = (str(error.get("ctx", {}).get("expected", "")) for error in group)
-    return [word.strip("' ") for text in texts for word in text.replace(" or ", ", ").split(", ")]
+    words = (word.strip("' ") for text in texts for word in text.replace(" or ", ", ").split(", "))
+    return [word for word in words if word]
 
 
 def _unknown(path: Path, node: Node, root: Node, problems: Problems) -> None:

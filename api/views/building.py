@@ -22,4 +22,5 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"traced by {RUNGS.get(rung, rung)}"
     yield from (f"obstacle: {obstacle}" for obstacle in report.get("obstacles", ()))
     yield from (f"note: {note}" for note in report.get("notes", ()))
+    yield from (f"estimator of {block}: {stamp}" for block, stamp in report.get("estimators", {}).items())
     yield from (f"warning: {warning}" for warning in report.get("warnings", ()))

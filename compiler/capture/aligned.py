@@ -152,7 +152,8 @@ class Aligned(TorchFunctionMode):
         moving = [x for x in inputs if x.requires_grad and id(x) not in self.state]
         if not weights or not moving:
             return func(*args, **kwargs)
-        return _Joined.apply(self.forwards(func, args, kwargs), self.backwards(func, args, kwargs))
+        join: Callable[[Tensor, Tensor], Tensor] = _Joined.apply
+        return join(self.forwards(func, args, kwargs), self.backwards(func, args, kwargs))
 
     def forwards(self, func: Any, args: Any, kwargs: Any) -> Any:
         def fixed(value: Any) -> Any:

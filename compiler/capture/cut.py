@@ -116,7 +116,9 @@ def _sent_at_once(whole: Ports) -> list[Entry]:
     return [
         (slot, node)
         for slot, node in whole.results
-        if slot.role == "cotangent" and ("#" in slot.source or slot.source.endswith("@")) and not awaited & ancestors([node])
+        if slot.role == "cotangent"
+        and ("#" in slot.source or slot.source.endswith("@"))
+        and not awaited & ancestors([node])
     ]
 
 

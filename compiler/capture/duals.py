@@ -52,7 +52,8 @@ class DualRun(LabelledRun):
 
     `noise` gives each site's direction; where it has none, only `tangents` of inputs and parameters flow. At every
     site the value before it is kept in `seen`, with a tape from the segment's parameters; beyond, it is cut off it.
-    `alive` tells where a rectifier behind a site lets its noise pass. Without `norms` the tape takes the norm of a segment for the identity.
+    `alive` tells where a rectifier behind a site lets its noise pass. Without `norms` the tape takes the norm of a
+    segment for the identity.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class DualRun(LabelledRun):
         self.tangents = tangents
         self.seen: dict[str, Tensor] = {}
         self.alive: dict[str, Tensor] = {}
+        self.current: fx.Node | None = None
         self.stops: dict[str, list[str]] = {}
         for site in sites:
             if (stop := site.rectifier) is not None:
                 self.stops.setdefault(stop.name, []).append(site.name)
 
     def run_node(self, n: fx.Node) -> Any:
+        self.current = n
         if n.name in self.stops:
             self.alive |= dict.fromkeys(self.stops[n.name], self.passing(n))
         result = super().run_node(n)
@@ -99,9 +102,17 @@ class DualRun(LabelledRun):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         leaf = args[0].detach().requires_grad_()
         with torch.enable_grad():
-            made = getattr(super(), n.op)(n.target, (leaf.clone(), *args[1:]), kwargs)
+            made: Tensor = getattr(super(), n.op)(n.target, (leaf.clone(), *args[1:]), kwargs)
         (slope,) = torch.autograd.grad(made, leaf, torch.ones_like(made))
-        return (slope != 0).to(slope.dtype)
+        passes: Tensor = slope != 0
+        return passes.to(slope.dtype)
+
+    def no_tangent(self, name: str, cause: str) -> Diagnostic:
+        """The operator at hand has no derivative along a direction."""
+        meta = self.current.meta if self.current is not None else {}
+        path = meta.get("path")
+        text = f"`{name}`{f' in `{path}`' if path else ''} has no forward derivative, which `estimator: forward` needs"
+        return Diagnostic("0421", text, place=str(meta.get("place") or path or "capture"), notes=(cause,))
 
     def cut(self, value: Tensor) -> Tensor:
         """Return a value off the tape, which moves as it did."""
@@ -129,7 +140,7 @@ class DualRun(LabelledRun):
         module = self.fetch_attr(target)
 
         def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
-            return functional_call(module, parameters, args, kwargs) if parameters else module(*args, **kwargs)
+            return functional_call(module, dict(parameters), args, kwargs) if parameters else module(*args, **kwargs)
 
         state = _moving(module, self.tangents)
         return self.dual(compute, _on_copies(module, compute), args, kwargs, state, type(module).__name__)
@@ -162,7 +173,7 @@ class DualRun(LabelledRun):
             directions = [self.tangents.of(flat[i]) for i in moving]
             tangents = _along(leaves, _floating(again), directions)
         except (RuntimeError, NotImplementedError, TypeError) as error:
-            raise LpcError(no_tangent(name, first_line(error))) from error
+            raise LpcError(self.no_tangent(name, first_line(error))) from error
         if random or drawing.happened:
             result = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, again)
         for value, tangent in zip(_floating(result), tangents, strict=True):
@@ -184,16 +195,6 @@ def _along(
     back = torch.autograd.grad([g for g, _ in linear], cotangents, [d for _, d in linear], allow_unused=True)
     known = iter(back)
     return [next(known) if r.requires_grad else None for r in results]
-
-
-def no_tangent(name: str, cause: str) -> Diagnostic:
-    """An operator without a forward derivative."""
-    return Diagnostic(
-        "0421",
-        f"`{name}` has no forward derivative, which `estimator: forward` needs",
-        place="capture",
-        notes=(cause,),
-    )
 
 
 def _moving(module: nn.Module, tangents: Tangents) -> dict[str, Tensor]:

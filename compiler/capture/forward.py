@@ -5,13 +5,15 @@ block's output, times the output's tangent, is the losses' derivative along the 
 unit it is that unit's *credit*. It is the same number as the derivative of the unit's own replicated loss, which
 differs from the block's in what is held fixed alone, so no copy is ever made (Ren et al. 2023, eq. 4-5). The estimate
 is credit times noise: at a site it is the cotangent with which the site's segment is differentiated, of a weight the
-gradient itself. Noise that a rectifier stops moves no loss: there the estimate is zero, as the gradient is. Heads learn from their exact gradients.
+gradient itself. Noise that a rectifier stops moves no loss: there the estimate is zero, as the gradient is. Heads learn
+from their exact gradients.
 
 Between blocks that perturb, a gradient link carries tangents forwards and each sample's credit back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,8 +37,11 @@ LAWS: Mapping[str, tuple[float, ...]] = {"normal": (0.0, 1.0), "rademacher": ()}
 
 @dataclass
 class Pass:
-    """One run with the tangents of one draw of noise: outputs cut off the tape, how they move, what sites saw, and where their noise
-    passes the rectifier behind them."""
+    """One run with the tangents of one draw of noise.
+
+    Outputs are cut off the tape; `tangents` say how they move, `seen` what sites saw, and `alive` where their noise
+    passes the rectifier behind them.
+    """
 
     noise: Mapping[str, Tensor]
     outputs: dict[str, Tensor]
@@ -107,7 +112,7 @@ class ForwardStep(Step):
         return self.problem.estimator.options
 
     @property
-    def passes(self) -> range:
+    def draws(self) -> range:
         return range(self.options["passes"])
 
     @property
@@ -125,7 +130,7 @@ class ForwardStep(Step):
     def collect(self, mode: str) -> None:
         super().collect(mode)
         self.place_noise()
-        for index in self.passes:
+        for index in self.draws:
             for value in self.problem.moves_in:
                 self.arguments.add(value_slot(tangent_of(value, index)), *self.types.values[value])
             for name, shape in self.shapes.items():
@@ -153,7 +158,28 @@ class ForwardStep(Step):
             self.problem.units,
             self.options["credit"],
         )
-        self.biases = list(self.incidence.biases)
+        self.stamp = self.judgement()
+
+    def judgement(self) -> str:
+        """Say whether the estimate is unbiased, and how much its noise adds to the variance of a gradient.
+
+        With D elements of noise in one loss the variance of an estimate is about (D + kappa - 2) times the square of
+        the gradient; kappa, the fourth moment of the noise, is 3 or 1 (Ren et al. 2023, table 1).
+        """
+        biases = self.incidence.biases
+        told = f"biased because {'; '.join(biases)}" if biases else "unbiased"
+        size = sum(self.elements(name) for name in self.shapes)
+        factor = (size + (1 if self.options["law"] == "normal" else -1)) / len(self.draws)
+        losses = self.problem.units.count
+        return f"{told}; {size} elements of noise in each of {losses} losses, variance factor {factor:g}"
+
+    def elements(self, name: str) -> int:
+        """Return how many elements of a site's or parameter's noise move one loss of a sample, at most."""
+        shape = self.shapes[name] if self.perturbs_weights else self.shapes[name][1:]
+        count = math.prod(int(size) for size in shape if not isinstance(size, str))
+        owned, units = self.incidence.assignments[name], self.problem.units
+        share = (units.patches if owned.patch_axes else 1) * (units.groups if owned.group_axis is not None else 1)
+        return count // share
 
     def noise(self, name: str, index: int) -> Noise:
         """Return the noise of a site or parameter in a pass."""
@@ -173,7 +199,7 @@ class ForwardStep(Step):
         with torch.enable_grad():
             bound = self.bind(tensors, trained)
             with self.target.autocast():
-                passes = [self.run_pass(tensors, bound, index) for index in self.passes]
+                passes = [self.run_pass(tensors, bound, index) for index in self.draws]
                 outcome = Outcome(passes[0].outputs)
                 self.judge_outcome(outcome, bound)
         values = outcome.results(self)

@@ -20,8 +20,8 @@ from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomn
 from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
 from lpc.compiler.credit import crossed, furthest_only
-from lpc.compiler.local_loss import Judged, judge
 from lpc.compiler.feedback import project, projection
+from lpc.compiler.local_loss import Judged, judge
 from lpc.compiler.localize import Arrival, Feedback, LocalProblem, error_of
 from lpc.compiler.state import named_state, run_with_state
 from lpc.specs.plan.kernel import Role
@@ -53,7 +53,7 @@ class LocalGraph:
     unreached: tuple[str, ...] = ()
     drawn: tuple[Noise, ...] = ()
     kept: Mapping[str, Tensor] = field(default_factory=dict)
-    biases: tuple[str, ...] = ()
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Step:
     unreached: list[str] = field(default_factory=list)
     drawn: dict[str, Noise] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
-    biases: list[str] = field(default_factory=list)
+    stamp: str = ""
 
     shares: ClassVar[bool] = False
 
@@ -145,7 +145,7 @@ class Step:
             tuple(self.unreached),
             tuple(self.drawn.values()),
             self.kept_in(traced.graph, [lifted.placeholder for lifted in random]),
-            tuple(self.biases),
+            self.stamp,
         )
 
     def kept_in(self, graph: fx.Graph, lifted: Sequence[fx.Node]) -> dict[str, Tensor]:
@@ -184,7 +184,8 @@ class Step:
         for feedback in self.problem.feedback:
             dtype, shape = self.types.values[feedback.value]
             sizes, seed = [int(s) for s in shape[1:]], self.problem.estimator.seed
-            self.keep(feedback.state, projection(feedback.options, feedback.state, seed, sizes, self.error_size(), dtype))
+            matrix = projection(feedback.options, feedback.state, seed, sizes, self.error_size(), dtype)
+            self.keep(feedback.state, matrix)
 
     def keep(self, name: str, tensor: Tensor) -> None:
         """Add a fixed tensor of the step's own to the state."""
@@ -301,10 +302,11 @@ class Step:
         """Return {ages to differentiate together: {leaf: the result it gives}}."""
         passes: dict[frozenset[int], dict[Slot, Slot]] = {}
         furthest = self.problem.furthest
-        trained = [(leaf, furthest_only(ages) if furthest else ages) for leaf in map(state_slot, self.problem.trainable)]
+        own = furthest_only(ages) if furthest else ages
+        trained = [(leaf, own) for leaf in map(state_slot, self.problem.trainable)]
         trained += [(leaf, frozenset({0}) if furthest else ages) for leaf in self.head_slots()]
-        for leaf, own in trained:
-            passes.setdefault(own, {})[leaf] = Slot("gradients", "gradients", leaf.source)
+        for leaf, arriving in trained:
+            passes.setdefault(arriving, {})[leaf] = Slot("gradients", "gradients", leaf.source)
         for value in self.block.inputs:
             if value not in self.differentiable:
                 continue
@@ -331,7 +333,8 @@ class Step:
         found = [(0, outcome.losses[loss.name], tensors[seed_slot(loss.name)]) for loss in losses]
         crossing = [a for a in self.problem.receives if a.consumer]
         found += [(a.age, outcome.outputs[a.value], tensors[cotangent_slot(a)]) for a in crossing]
-        found += [(0, outcome.outputs[f.value], self.fed_back(f, tensors, outcome.outputs[f.value])) for f in self.problem.feedback]
+        taught = [(f, outcome.outputs[f.value]) for f in self.problem.feedback]
+        found += [(0, value, self.fed_back(feedback, tensors, value)) for feedback, value in taught]
         roots: dict[int, list[tuple[Tensor, Tensor]]] = {}
         for age, root, cotangent in found:
             if root.requires_grad:

@@ -1,8 +1,8 @@
 """Which operators are written anew for their tangents? Those whose derivative cannot be differentiated, as mathematics.
 
 Fused attention has no second derivative, batch norm one that fixes the batch size, and running statistics must not
-move twice. The formulas give the same values; only the tangents are taken from them. Each entry stands for the function of
-`torch.nn.functional` and for the operator that exported graphs call.
+move twice. The formulas give the same values; only the tangents are taken from them. Each entry stands for the
+function of `torch.nn.functional` and for the operator that exported graphs call.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def batch_norm(
 ) -> Tensor:
     """Normalise each channel over the batch (training) or by running statistics, which stay as they are."""
     if not training:
-        assert mean is not None and variance is not None
+        assert mean is not None
+        assert variance is not None
         shape = [1, -1] + [1] * (x.dim() - 2)
         normal = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + eps)
     else:

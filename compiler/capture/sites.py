@@ -27,7 +27,7 @@ Call = tuple[str, int]  # a module's path and which of its calls
 
 @dataclass(frozen=True)
 class NoiseSite:
-    """A perturbed value: its name, the nodes that end the layer (what its norm reads) and the segment; its parameters."""
+    """A perturbed value: the nodes that end the layer (what its norm reads) and the segment, and its parameters."""
 
     name: str
     layer: fx.Node

@@ -54,6 +54,7 @@ class Captured:
     warnings: tuple[str, ...]
     state: dict[str, Tensor]
     kept: Mapping[str, str]
+    stamps: Mapping[str, str]
     exact: Mapping[str, ExactKernels]
     probed: Mapping[str, ProbeKernels]
     negatives: NegativeKernels | None = None
@@ -101,6 +102,7 @@ def capture(
         tuple(worker.warnings),
         worker.state,
         worker.kept,
+        worker.stamps,
         exact,
         probed,
         negatives,
@@ -154,7 +156,7 @@ class _Capture:
         self.warnings: list[str] = []
         self.state: dict[str, Tensor] = {}
         self.kept: dict[str, str] = {}
-        self.biases: dict[str, tuple[str, ...]] = {}
+        self.stamps: dict[str, str] = {}
         self.sent: set[Arrival] = set()
         self.types = {mode: autocast_types(g, _types(g, fields), target) for mode, g in self.graphs().items()}
         self.types["train"] |= self.types_between()
@@ -307,8 +309,8 @@ class _Capture:
                 self.noise[noise.site] = noise
             self.state |= local.kept
             self.kept |= dict.fromkeys(local.kept, local.block)
-            if local.biases or self.problems.get(local.block, None) is not None:
-                self.biases[local.block] = local.biases
+            if local.stamp:
+                self.stamps[local.block] = local.stamp
             for name in local.unreached:
                 text = f"block {local.block}: no loss reaches `{name}`; it is not trained"
                 if text not in self.warnings:

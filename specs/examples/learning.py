@@ -48,6 +48,15 @@ _CORRECTED = (
     'learn: {blocks: "*", head: linear, loss: cross_entropy, correct: bp_offset(period=10), optimizer: adam}\n'
 )
 
+_FORWARD = (
+    "decompose: {blocks: {b1: a, head: b}, links: gradient}\n"
+    'learn: [{blocks: "*", optimizer: adam}, {blocks: "*", estimator: forward}]'
+)
+_REPLICATED = (
+    'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam},'
+    " {blocks: b1, aggregate: replicated, estimator: forward}]"
+)
+
 LEARNING: dict[str, Example] = {
     "0401": Example(
         "A block with a local loss must compute something that has a gradient; whole numbers have none.",
@@ -157,6 +166,30 @@ LEARNING: dict[str, Example] = {
         "A readout learns class scores from blocks' outputs; a label written over the input must fit into it.",
         "readouts: {probe: {from: [b1], with: 'label_overlay(neutral, classes=99)', optimizer: sgd(lr=0.1)}}",
         "readouts: {probe: {from: [b1], with: label_overlay(neutral), optimizer: sgd(lr=0.1)}}",
+        BUILD,
+    ),
+    "0420": Example(
+        "A gradient cannot go on through a block that has none itself, only directions.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\n"
+        'learn: [{blocks: "*", optimizer: adam}, {blocks: head, estimator: forward}]',
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\n"
+        'learn: [{blocks: "*", optimizer: adam}, {blocks: b1, estimator: forward}]',
+        BUILD,
+    ),
+    "0421": Example(
+        "The derivative along a direction needs an operator whose derivative can be differentiated.",
+        _module("Distances") + _FORWARD,
+        _module("Products") + _FORWARD,
+        BUILD,
+        _HEAD
+        + _net("Distances", "hidden + torch.cdist(hidden[:, :, None], hidden[:, :, None]).sum(2)")
+        + "\n\n"
+        + _net("Products", "hidden + (hidden[:, :, None] * hidden[:, None]).sum(2)"),
+    ),
+    "0422": Example(
+        "Units are groups of channels, all of the same size: 16 channels make no 3 groups.",
+        "decompose: {blocks: {b1: fc1, head: out}, units: {groups: 3}}\n" + _REPLICATED,
+        "decompose: {blocks: {b1: fc1, head: out}, units: {groups: 4}}\n" + _REPLICATED,
         BUILD,
     ),
     "0430": Example(

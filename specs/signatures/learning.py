@@ -69,7 +69,7 @@ LINKS = vocabulary(
             "feedback",
             (
                 Parameter("law", "'gaussian' | 'uniform'", "gaussian", "of the fixed random projection"),
-                Parameter("scale", "positive", 1.0, "standard deviation of its elements, times the root of the classes"),
+                Parameter("scale", "positive", 1.0, "deviation of its elements, times the root of the error's size"),
                 Parameter("over", "'elements' | 'channels'", "elements", "channels: the same at every position"),
             ),
             "a fixed random projection of the error of the network's output (direct feedback alignment)",
@@ -84,7 +84,7 @@ ESTIMATORS = vocabulary(
             "forward",
             (
                 Parameter("perturb", "'activity' | 'weight'", "activity", "what noise is added to"),
-                Parameter("site", "'output' | 'after_norm'", "output", "noise after a layer, or after the norm behind it"),
+                Parameter("site", "'output' | 'after_norm'", "output", "after a layer, or after the norm behind it"),
                 Parameter("law", "'normal' | 'rademacher'", "normal", "of the noise, with variance 1"),
                 Parameter("noise", "none | 'independent' | 'shared'", None, "for each sample (activities), or for all"),
                 Parameter("passes", "size", 1, "directions that are averaged"),

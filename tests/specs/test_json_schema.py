@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from lpc.specs.examples import EXAMPLES, By, whole
 from lpc.specs.json_schema import json_schema
 from lpc.specs.keys import KEYS
-from lpc.specs.model import Data, Decompose, Network, Phase, Readout, Rule, Run, Schedule, Spec, Tensor
+from lpc.specs.model import Data, Decompose, Network, Phase, Readout, Rule, Run, Schedule, Spec, Tensor, Units
 from lpc.specs.recipes.recipe import SHIPPED
 from lpc.specs.signatures import VOCABULARIES
 from lpc.specs.source import Source
@@ -26,7 +26,7 @@ EXAMPLE_FILES = sorted(ROOT.glob("examples/*/*.yaml"))
 FILES = [*EXAMPLE_FILES, ROOT / "api" / "starter.yaml"]
 SAMPLES = sorted(ROOT.glob("tests/specs/samples/*.yaml"))
 SECTIONS = {
-    "": Spec, "network": Network, "tensor": Tensor, "data": Data, "decompose": Decompose, "learn": Rule,
+    "": Spec, "network": Network, "tensor": Tensor, "data": Data, "decompose": Decompose, "units": Units, "learn": Rule,
     "schedule": Schedule, "readouts": Readout, "phases": Phase, "run": Run,
 }  # fmt: skip
 

@@ -104,6 +104,47 @@ learn:
     correct: bp_offset(period=10, batch=0.25, scale=1.0, memory=recompute)
     optimizer: adam(lr=1e-3)
 """,
+    "forward_gradient": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: gradient}
+learn:
+  - blocks: "*"
+    estimator: forward(perturb=activity, site=output, law=normal, passes=1)
+    optimizer: sgd(lr=0.1)
+  - {blocks: out, estimator: backprop}
+""",
+    "local_forward_gradient": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop, units: {patches: auto, groups: 1}}
+learn:
+  - blocks: "*"
+    head: linear
+    loss: cross_entropy
+    aggregate: replicated
+    estimator: forward(perturb=activity, site=after_norm, law=normal, passes=1)
+    optimizer: sgd(lr=0.1)
+  - {blocks: out, estimator: backprop}
+""",
+    "feedback_alignment": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: gradient}
+learn: [{blocks: "*", estimator: feedback_alignment(kind=random), optimizer: sgd(lr=0.1)}]
+""",
+    "local_feedback_alignment": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: stop}
+learn:
+  - blocks: "*"
+    head: linear
+    loss: cross_entropy
+    estimator: feedback_alignment(kind=random)
+    optimizer: sgd(lr=0.1)
+""",
+    "direct_feedback": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: feedback(over=elements)}
+learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]
+""",
 }
 
 OURS = """\
