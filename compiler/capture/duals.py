@@ -65,6 +65,7 @@ class DualRun(LabelledRun):
         norms: bool,
     ) -> None:
         super().__init__(module)
+        self.extra_traceback = False
         self.ends = {site.end.name: site for site in sites}
         self.layers = {site.layer.name: site for site in sites if site.layer is not site.end and not norms}
         self.before: dict[str, Tensor] = {}
@@ -128,7 +129,8 @@ class DualRun(LabelledRun):
         def rewrite(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
             return rewritten(target)(*args, **kwargs)
 
-        return self.dual(compute, rewrite, args, kwargs, {}, str(target), draws(target, args, kwargs))
+        name = getattr(target, "__name__", str(target))
+        return self.dual(compute, rewrite, args, kwargs, {}, name, draws(target, args, kwargs))
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
