@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lpc.compiler.capture.rewrites import Drawing, RewrittenOperators, draws, rewritten
+from lpc.compiler.capture.redraw import Redraw
+from lpc.compiler.capture.rewrites import RewrittenOperators, rewritten
 from lpc.compiler.capture.sites import NoiseSite
 from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.frontend.places import first_line
@@ -130,7 +131,7 @@ class DualRun(LabelledRun):
             return rewritten(target)(*args, **kwargs)
 
         name = getattr(target, "__name__", str(target))
-        return self.dual(compute, rewrite, args, kwargs, {}, name, draws(target, args, kwargs))
+        return self.dual(compute, rewrite, args, kwargs, {}, name)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
@@ -155,29 +156,24 @@ class DualRun(LabelledRun):
         kwargs: Any,
         parameters: Mapping[str, Tensor],
         name: str,
-        random: bool = False,
     ) -> Any:
-        """Run one operator; where what it reads moves, find how its results move.
-
-        Random draws happen once: an operator that draws is run by its rewriting alone.
-        """
+        """Run one operator; where what it reads moves, find how its results move. Random draws happen once."""
         flat, tree = tree_flatten((args, kwargs, dict(parameters)))
         moving = [i for i, value in enumerate(flat) if self.tangents.of(value) is not None]
-        with Drawing() as drawing:
+        redraw = Redraw()
+        with redraw.run():
             result = compute(args, kwargs, {})
         if not moving:
             return result
         primals = [v.detach() if isinstance(v, Tensor) else v for v in flat]
         leaves = [primals[i].requires_grad_() for i in moving]
         try:
-            with RewrittenOperators(), torch.enable_grad():
+            with redraw.run(), RewrittenOperators(), torch.enable_grad():
                 again = rewrite(*tree_unflatten(primals, tree))
             directions = [self.tangents.of(flat[i]) for i in moving]
             tangents = _along(leaves, _floating(again), directions)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise LpcError(self.no_tangent(name, first_line(error))) from error
-        if random or drawing.happened:
-            result = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, again)
         for value, tangent in zip(_floating(result), tangents, strict=True):
             if tangent is not None:
                 self.tangents.set(value, tangent)

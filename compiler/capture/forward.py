@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lpc.compiler.capture.duals import DualRun, Tangents
 from lpc.compiler.capture.joint import Outcome, Slot, Step, cotangent_slot, seed_slot, state_slot, value_slot
+from lpc.compiler.capture.redraw import Redraw
 from lpc.compiler.capture.sites import NoiseSite, noise_sites
 from lpc.compiler.capture.types import dtype_name
 from lpc.compiler.incidence import Incidence, incidence
@@ -199,7 +200,7 @@ class ForwardStep(Step):
         with torch.enable_grad():
             bound = self.bind(tensors, trained)
             with self.target.autocast():
-                passes = [self.run_pass(tensors, bound, index) for index in self.draws]
+                passes = self.run_passes(tensors, bound)
                 outcome = Outcome(passes[0].outputs)
                 self.judge_outcome(outcome, bound)
         values = outcome.results(self)
@@ -207,6 +208,14 @@ class ForwardStep(Step):
         values += self.directions(passes)
         values += self.estimates(tensors, bound, outcome, passes)
         return values + self.buffer_updates(tensors, bound)
+
+    def run_passes(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor]) -> list[Pass]:
+        """Run the block for each draw of noise, always with the same dropout: all move the same losses."""
+        redraw, passes = Redraw(), []
+        for index in self.draws:
+            with redraw.run():
+                passes.append(self.run_pass(tensors, bound, index))
+        return passes
 
     def run_pass(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], index: int) -> Pass:
         """Run the block's graph with the tangents of one draw of noise. Only the first writes buffers."""

@@ -133,7 +133,7 @@ class Step:
         simplify(traced.graph)
         if self.problem.horizon or self.shares:
             share_equal(traced.graph)
-        random = lift_randomness(traced.graph, traced.symbols, self.problem.block)
+        random = lift_randomness(traced.graph, traced.symbols, self.problem.block, self.drawn)
         simplify(traced.graph)
         return LocalGraph(
             self.problem.block,

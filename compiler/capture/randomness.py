@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,13 @@ LAWS: dict[object, Callable[[fx.Node], Law]] = {
 }
 
 
-def lift_randomness(graph: fx.Graph, symbols: Mapping[str, str], prefix: str) -> list[Lifted]:
+def lift_randomness(
+    graph: fx.Graph, symbols: Mapping[str, str], prefix: str, perturbed: Collection[str] = ()
+) -> list[Lifted]:
     """Replace every random operator of `graph` by a placeholder, in place; return them in graph order.
 
     Sites are named by the module that draws (`fc1.drop`), a second draw of one module by `fc1.drop:1`.
+    A module whose output is perturbed (`perturbed`) has given its name to that noise: what it draws is `NAME.draws`.
     Raises LpcError for a random operator that has no law here.
     """
     taken: dict[str, int] = {}
@@ -55,7 +58,8 @@ def lift_randomness(graph: fx.Graph, symbols: Mapping[str, str], prefix: str) ->
     for node in list(graph.nodes):
         if node.op != "call_function" or not _is_random(node):
             continue
-        site = _site_name(node.meta.get("origin") or prefix, taken)
+        label = node.meta.get("origin") or prefix
+        site = _site_name(draws_of(label) if label in perturbed else label, taken)
         lifted.append(_lift(graph, node, symbols, site))
     return lifted
 
@@ -85,6 +89,11 @@ def hides_its_mask(graph: fx.Graph) -> bool:
     """Does an attention operator drop weights by a mask that it draws itself?"""
     calls = (node for node in graph.nodes if node.op == "call_function")
     return any(attention_dropout(node.target, node.args, node.kwargs) for node in calls)
+
+
+def draws_of(site: str) -> str:
+    """Return the name of what a module draws whose output is perturbed."""
+    return f"{site}.draws"
 
 
 def _site_name(label: str, taken: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ function of `torch.nn.functional` and for the operator that exported graphs call
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -110,14 +110,6 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: attention,
 }
 
-# Python functions by which modules draw random numbers, and their operators.
-DRAWS = frozenset(
-    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout}
-    | {torch.bernoulli, torch.rand_like, torch.randn_like, torch.rand, torch.randn, torch.normal}
-    | {Tensor.bernoulli_, Tensor.normal_, Tensor.uniform_, F.gumbel_softmax, aten.dropout.default}
-)
-
-
 def rewritten(target: Any) -> Callable[..., Any]:
     """Return the rewriting of an operator, or the operator."""
     return REWRITES.get(target, target)  # type: ignore[no-any-return]
@@ -129,27 +121,3 @@ class RewrittenOperators(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rewriting = REWRITES.get(func)
         return (rewriting or func)(*args, **(kwargs or {}))
-
-
-class Drawing(TorchFunctionMode):
-    """Notes whether something inside draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.happened = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.happened |= draws(func, args, kwargs)
-        return func(*args, **kwargs)
-
-
-def _drops(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    if func not in (F.scaled_dot_product_attention, aten.scaled_dot_product_attention.default):
-        return False
-    return bool(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
-
-
-def draws(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Does this call of a function draw random numbers?"""
-    return target in DRAWS or _drops(target, args, kwargs)
