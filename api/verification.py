@@ -54,7 +54,8 @@ class Report:
     """What `verify` found. `gradients`, `losses` and `buffers` hold relative errors by name, the largest of all phases.
 
     `influence` is the set of losses that reach each parameter, computed from the kernels; `declared` the set
-    that the spec's links allow. `output` is the relative error of the network's output in evaluation.
+    that the spec's links allow. `output` is the relative error of the network's output in evaluation. `estimators`
+    tells of each block whose gradient is estimated from noise whether that is unbiased, or why not.
     """
 
     diagnostics: tuple[Diagnostic, ...]
@@ -65,6 +66,7 @@ class Report:
     buffers: dict[str, float]
     output: float
     tolerance: float
+    estimators: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def leaks(self) -> dict[str, frozenset[str]]:
@@ -112,6 +114,7 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
         buffers=errors.buffers,
         output=_error(output, expected_output(build, precise.plan, batches[0])),
         tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
+        estimators=dict(plan.data.report.get("estimators", {})),
     )
 
 

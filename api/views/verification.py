@@ -1,4 +1,4 @@
-"""What did a verification find? The losses that reach each parameter, and its gradient's error."""
+"""What did a verification find? The losses that reach each parameter, its gradient's error, and which are estimates."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def parameters(report: Report) -> Table:
 
 
 def verdict(report: Report) -> str:
-    """Return what the report comes to, in a line; a line more for each leak."""
+    """Return what the report comes to, in a line; a line more for each leak and each block that estimates."""
     leaks = [f"leak: {name} is reached by {_names(losses)}" for name, losses in report.leaks.items()]
+    estimators = [f"estimator of {block}: {stamp}" for block, stamp in report.estimators.items()]
     head = "verified" if report.ok else "not verified"
     compared = len(report.gradients) + len(report.losses) + len(report.buffers) + 1
     numbers = f"{compared} values compared in float64, largest relative error {report.worst:.1e}"
-    return "\n".join([*leaks, f"{head}: {numbers}"])
+    return "\n".join([*leaks, *estimators, f"{head}: {numbers}"])
 
 
 def _names(losses: Iterable[str]) -> str:

@@ -414,6 +414,30 @@ def test_any_plan_has_the_gradients_of_autograd(case: Case, seed: int) -> None:
         agree({n: t for n, t in trainer.state_dict().items() if n in buffers}, buffers)
 
 
+@st.composite
+def estimators(draw: st.DrawFn, case: Case) -> list[dict[str, Any]]:
+    """Entries of `learn`: the first blocks perturb, those behind them go back exactly or by other weights."""
+    options = {"passes": draw(st.integers(1, 2)), "law": draw(st.sampled_from(["normal", "rademacher"]))}
+    options |= {"site": draw(st.sampled_from(["output", "after_norm"])), "norm_gradient": draw(st.sampled_from(NORMS))}
+    if len(case.shape) == 1 and draw(st.booleans()):
+        options = {"perturb": "weight", "passes": options["passes"]}
+    estimate: Any = draw(st.sampled_from([{"forward": options}, {"forward": options}, "feedback_alignment"]))
+    names = list(case.blocks)[: draw(st.integers(1, len(case.blocks)))] if isinstance(case.blocks, dict) else ["*"]
+    return [{"blocks": names, "estimator": estimate}]
+
+
+NORMS = ("exact", "ignored")
+
+
+@given(cases(), st.data())
+@settings(max_examples=8, **QUICK)
+def test_any_estimate_is_verified(case: Case, data: st.DataObject) -> None:
+    spec = case.spec()
+    plan = build(case, {**spec, "learn": [*spec["learn"], *data.draw(estimators(case))]})
+    report = lpc.verify(plan)
+    assert report.ok, report
+
+
 @given(cases(link="stop"), st.integers(0, 1000), st.floats(0, 1))
 @settings(max_examples=5, **QUICK)
 def test_no_later_weight_moves_an_isolated_gradient(case: Case, seed: int, where: float) -> None:
