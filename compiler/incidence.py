@@ -65,6 +65,19 @@ def incidence(
     return Incidence(own, tuple(biases))
 
 
+def couples_samples(block: BlockModule, types: Types) -> bool:
+    """Does a sample's input move another sample's output?"""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        inputs = [_example(types[name]) for name in block.inputs]
+        moving = {str(i): x.requires_grad_() for i, x in enumerate(inputs) if x.is_floating_point()}
+        state = {n: t.detach().cpu().clone() for n, t in named_state(block.module).items()}
+        read = [x.clone() if x.requires_grad else x for x in inputs]
+        outputs = run_with_state(LabelledRun(block.module), state, read)
+        patterns = [_Differentiated(y, moving).of(_first_sample(y)) for y in outputs if y.requires_grad]
+    return any(bool(seen[1:].any()) for pattern in patterns for seen in pattern.values())
+
+
 @dataclass
 class _Patterns:
     """For each tensor, where the derivative of each probed patch and group is not zero."""

@@ -59,6 +59,7 @@ class LocalProblem:
 
     A block that perturbs (`estimator`) reads tangents of the values `moves_in`, hands on those of `moves_out`, takes
     the credit of the blocks in `credits`, and sends its own if `sends_credit`; its own losses' by its `units`.
+    `coupled` are those of `credits` in which one sample moves another's losses; what that would earn is not told.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
     """
 
@@ -82,6 +83,7 @@ class LocalProblem:
     feedback: tuple[Feedback, ...] = ()
     errors: bool = False
     warnings: tuple[str, ...] = field(default=())
+    coupled: tuple[str, ...] = ()
 
 
 def localize(

@@ -25,6 +25,7 @@ from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.incidence import couples_samples
 from lpc.compiler.localize import Arrival, LocalProblem, credit_of, error_of, tangent_of
 from lpc.compiler.negatives import Hard, NegativeKernels
 from lpc.compiler.objective import output_node
@@ -260,7 +261,7 @@ class _Capture:
         return tuple(arrival for arrival in self.problems[block].receives if arrival in self.sent)
 
     def training(self, block: str) -> LocalGraph:
-        problem = replace(self.problems[block], receives=self.receives(block))
+        problem = replace(self.problems[block], receives=self.receives(block), coupled=self.coupled(block))
         if problem.optimizer is not None and not problem.losses and not problem.receives:
             raise LpcError(
                 Diagnostic(
@@ -280,6 +281,11 @@ class _Capture:
         )
         self.sent |= {arrival_of(slot) for slot in local.results if slot.role == "cotangent"}
         return local
+
+    def coupled(self, block: str) -> tuple[str, ...]:
+        """Return the blocks whose credit a block takes by sample, although they couple the samples."""
+        modules, types = self.modules["train"], self.types["train"]
+        return tuple(b for b in self.problems[block].credits if couples_samples(modules[b], types))
 
     def inference(self, block: str) -> LocalGraph:
         return trace_inference(

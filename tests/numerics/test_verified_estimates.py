@@ -187,5 +187,8 @@ def test_a_changed_kernel_is_found(plans: dict[str, lpc.Plan], name: str, change
 def test_the_report_tells_what_is_biased(plans: dict[str, lpc.Plan]) -> None:
     assert lpc.verify(plans["forward"]).estimators["w1"].startswith("unbiased; ")
     assert "out" not in lpc.verify(plans["forward"]).estimators
-    coupled = lpc.verify(lpc.build(spec(NORMED, STOP, forward("w1"))))
-    assert "biased because batch statistics couple the samples" in coupled.estimators["w1"]
+    within = lpc.verify(lpc.build(spec(NORMED, STOP, forward("w1")))).estimators
+    assert "biased because batch statistics couple the samples" in within["w1"]
+    ahead = lpc.verify(lpc.build(CASES["batch norm and dropout"])).estimators
+    assert "biased because batch statistics of `w2` couple the samples" in ahead["w1"]
+    assert ahead["w2"].startswith("unbiased; ")
