@@ -1,8 +1,8 @@
 """Which operators are written anew for their tangents? Those whose derivative cannot be differentiated, as mathematics.
 
-Fused attention has no second derivative, batch norm one that fixes the batch size, and running statistics must not
-move twice. The formulas give the same values; only the tangents are taken from them. Each entry stands for the
-function of `torch.nn.functional` and for the operator that exported graphs call.
+Fused attention has no second derivative, those of batch norm and (by its weight) of a convolution fix the batch size,
+and running statistics must not move twice. The formulas give the same values; only the tangents are taken from them.
+Each entry stands for the function of `torch.nn.functional` and for the operator that exported graphs call.
 """
 
 from __future__ import annotations
@@ -84,6 +84,56 @@ def attention(
     return torch.matmul(F.dropout(scores.softmax(-1), dropout_p, dropout_p > 0.0), value)
 
 
+def convolution(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a convolution in whose derivative by a moving weight the batch size stays free."""
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        made = operator(x, weight.detach(), None, *args, **kwargs)
+        if weight.requires_grad:
+            by_weight: Callable[..., Tensor] = _ByWeight.apply
+            moved = by_weight(x.detach(), weight, lambda x, w: operator(x, w, None, *args, **kwargs))
+            made = made + (moved - moved.detach())
+        return made if bias is None else made + bias.view([-1] + [1] * (weight.dim() - 2))
+
+    return run
+
+
+class _ByWeight(torch.autograd.Function):
+    """A function that is linear in a weight, by which alone it is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.linear = linear
+        return linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        transposed: Callable[..., Tensor] = _Transposed.apply
+        return None, transposed(cotangent, x, weight.detach(), ctx.linear), None
+
+
+class _Transposed(torch.autograd.Function):
+    """That derivative, whose own by the cotangent is the function of the direction."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cotangent: Tensor, x: Tensor, weight: Tensor, linear: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.linear = linear
+        with torch.enable_grad():
+            leaf = weight.detach().requires_grad_()
+            (found,) = torch.autograd.grad(linear(x, leaf), leaf, cotangent)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.linear(x, direction), None, None, None
+
+
 def _normal(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
     centred = x - x.mean(axes, keepdim=True)
     return centred * torch.rsqrt(centred.pow(2).mean(axes, keepdim=True) + eps)
@@ -99,6 +149,21 @@ def _by_channel(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor
     return _affine(x, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape))
 
 
+# Convolutions, and their packets of operators, which no mode for functions replaces again.
+CONVOLUTIONS: dict[Any, Any] = {
+    F.conv1d: aten.conv1d,
+    F.conv2d: aten.conv2d,
+    F.conv3d: aten.conv3d,
+    F.conv_transpose1d: aten.conv_transpose1d,
+    F.conv_transpose2d: aten.conv_transpose2d,
+    F.conv_transpose3d: aten.conv_transpose3d,
+}
+
+
+def _overloads(packet: Any) -> list[Any]:
+    return [getattr(packet, name) for name in packet.overloads() if not name.endswith("out")]
+
+
 REWRITES: dict[Any, Callable[..., Any]] = {
     F.batch_norm: batch_norm,
     torch.batch_norm: batch_norm,
@@ -108,7 +173,9 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     aten.instance_norm.default: instance_norm,
     F.scaled_dot_product_attention: attention,
     aten.scaled_dot_product_attention.default: attention,
+    **{call: convolution(packet) for f, packet in CONVOLUTIONS.items() for call in (f, *_overloads(packet))},
 }
+
 
 def rewritten(target: Any) -> Callable[..., Any]:
     """Return the rewriting of an operator, or the operator."""

@@ -419,7 +419,7 @@ def estimators(draw: st.DrawFn, case: Case) -> list[dict[str, Any]]:
     """Entries of `learn`: the first blocks perturb, those behind them go back exactly or by other weights."""
     options = {"passes": draw(st.integers(1, 2)), "law": draw(st.sampled_from(["normal", "rademacher"]))}
     options |= {"site": draw(st.sampled_from(["output", "after_norm"])), "norm_gradient": draw(st.sampled_from(NORMS))}
-    if len(case.shape) == 1 and draw(st.booleans()):
+    if draw(st.booleans()):
         options = {"perturb": "weight", "passes": options["passes"]}
     estimate: Any = draw(st.sampled_from([{"forward": options}, {"forward": options}, "feedback_alignment"]))
     names = list(case.blocks)[: draw(st.integers(1, len(case.blocks)))] if isinstance(case.blocks, dict) else ["*"]

@@ -81,6 +81,7 @@ CASES: dict[str, Any] = {
     "batch norm, weights": spec(NORMED, STOP, forward(perturb="weight")),
     "patches and groups": maps(STOP, "auto"),
     "patches and groups reached": maps(GRADIENT, "auto", site="after_norm", credit="reach"),
+    "groups of weights": maps(STOP, "auto", perturb="weight"),
     "groups": maps(GRADIENT, "none", passes=2),
     "units of no use": maps(STOP, "auto", credit="all"),
     "attention with dropout": spec(TOKENS, GRADIENT, forward(["w1", "w2"], passes=2), EXACT_READOUT,
