@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lpc.compiler.capture.redraw import Redraw
@@ -168,7 +169,7 @@ class DualRun(LabelledRun):
         primals = [v.detach() if isinstance(v, Tensor) else v for v in flat]
         leaves = [primals[i].requires_grad_() for i in moving]
         try:
-            with redraw.run(), RewrittenOperators(), torch.enable_grad():
+            with redraw.run(), RewrittenOperators(), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
                 again = rewrite(*tree_unflatten(primals, tree))
             directions = [self.tangents.of(flat[i]) for i in moving]
             tangents = _along(leaves, _floating(again), directions)

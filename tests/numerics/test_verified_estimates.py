@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,18 @@ def test_estimates_are_verified(case: str) -> None:
     report = lpc.verify(plan)
     assert report.ok, report
     assert set(report.gradients) == {n for n, e in plan.data.program.state.items() if e.kind == "parameter"}
+
+
+@pytest.mark.parametrize("entry", [forward("first"), aligned("random", "first")])
+def test_a_module_that_hides_its_operators(entry: Entry) -> None:
+    """torch's own encoder layer is one node: its fused attention and its linear maps are inside."""
+    networks = Path(__file__).with_name("sample_networks.py")
+    blocks = {"first": ["embed", "layer"], "out": ["out"]}
+    said = {**spec(MLP, GRADIENT, silent("first"), entry, blocks=blocks),
+            "network": {"module": "sample_networks:Encoder", "inputs": {"x": [6, 4]}}}  # fmt: skip
+    report = lpc.verify(lpc.build(said, allow=[str(networks)]), allow=[str(networks)])
+    assert report.ok, report
+    assert "layer.self_attn.in_proj_weight" in report.gradients
 
 
 def test_each_estimate_is_another_than_the_gradient() -> None:
