@@ -69,7 +69,7 @@ def couples_samples(block: BlockModule, types: Types) -> bool:
     """Does a sample's input move another sample's output?"""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        inputs = [_example(types[name]) for name in block.inputs]
+        inputs = [example(types[name]) for name in block.inputs]
         moving = {str(i): x.requires_grad_() for i, x in enumerate(inputs) if x.is_floating_point()}
         state = {n: t.detach().cpu().clone() for n, t in named_state(block.module).items()}
         read = [x.clone() if x.requires_grad else x for x in inputs]
@@ -134,7 +134,7 @@ def _patterns(
     run = _Probe(block.module, sites, through_norms)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        inputs = [_example(types[name]) for name in block.inputs]
+        inputs = [example(types[name]) for name in block.inputs]
         state = {n: t.detach().cpu().clone() for n, t in named_state(block.module).items()}
         for name in parameters:
             state[name].requires_grad_(True)
@@ -195,11 +195,14 @@ class _Probe(LabelledRun):
         return result
 
 
-def _example(kind: tuple[torch.dtype, tuple[int | str, ...]]) -> Tensor:
+def example(kind: tuple[torch.dtype, tuple[int | str, ...]]) -> Tensor:
+    """Return a small random tensor of a type; of integers zeros, of truth values ones, as masks that let all pass."""
     dtype, shape = kind
     hints = length_hints({s for s in shape if isinstance(s, str)} | {"B"}, B=SAMPLES)
     sizes = [hints[s] if isinstance(s, str) else s for s in shape]
-    return torch.randn(sizes, dtype=dtype) if dtype.is_floating_point else torch.zeros(sizes, dtype=dtype)
+    if dtype.is_floating_point:
+        return torch.randn(sizes, dtype=dtype)
+    return torch.full(sizes, dtype == torch.bool, dtype=dtype)
 
 
 def _few(count: int) -> tuple[int, ...]:

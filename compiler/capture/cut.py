@@ -129,7 +129,10 @@ def _is_wanted(slot: Slot, outputs: set[str]) -> bool:
 def _residuals(
     graph: fx.Graph, roots: list[fx.Node], before: set[fx.Node], given: list[fx.Node]
 ) -> list[fx.Node]:
-    """Walk back from the gradients; stop at forward values, which are saved, and at given arguments."""
+    """Walk back from the gradients; stop at forward values, which are saved, and at given arguments.
+
+    A length that none of them has is read off a tensor that is computed again, or else of one saved for it.
+    """
     saved: set[fx.Node] = set()
     lengths: set[fx.Node] = set()
     seen = set(given)
@@ -146,8 +149,9 @@ def _residuals(
         else:
             stack += node.all_input_nodes
     for node in lengths:
-        if _bearer(node, [*saved, *given]) is None:
-            saved.add(node.all_input_nodes[0])
+        source = node.all_input_nodes[0]
+        if source not in seen and _bearer(node, [*saved, *given]) is None:
+            saved.add(source)
     return [node for node in graph.nodes if node in saved]
 
 

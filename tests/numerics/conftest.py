@@ -215,12 +215,35 @@ def same_losses(
     same({n.removesuffix(".loss"): v for n, v in metrics.items() if n.endswith(".loss")}, wanted, tolerance)
 
 
+def expectation(plan: lpc.Plan, t: lpc.Trainer, batch: Batch, fixed: Batch | None = None) -> State:
+    """What the estimates of all gradients are on average, without sampling.
+
+    An estimate is quadratic in its noise, whose elements have mean 0, variance 1 and are independent: its mean is the
+    sum of the estimates for all unit vectors. Samples do not share noise, so all of them take the same one at once.
+    `fixed` are masks.
+    """
+    masks, size = dict(fixed or {}), next(iter(batch.values())).shape[0]
+    law = {site: n for site, n in plan.data.program.noise.items() if site not in masks}
+    still = {site: torch.zeros([size if a == "B" else a for a in n.type.shape]).double() for site, n in law.items()}
+    resting = t.gradients(batch, noise={**masks, **still})
+    total = {name: gradient.clone() for name, gradient in resting.items()}
+    for site, noise in still.items():
+        sampled = law[site].type.shape[:1] == ("B",)
+        for index in range(noise[0].numel() if sampled else noise.numel()):
+            unit = torch.zeros_like(noise)
+            (unit.flatten(1)[:, index] if sampled else unit.view(-1)[index]).fill_(1.0)
+            for name, gradient in t.gradients(batch, noise={**masks, **still, site: unit}).items():
+                total[name] += gradient - resting[name]
+    return total
+
+
 class Tools:
     """What tests of numbers share: importlib mode gives them no way to import this file."""
 
     Loop, Method, Mode, Net = Loop, Method, Mode, Net
     methods, networks, optimizers = METHODS, NETWORKS, OPTIMIZERS
     same, same_losses = staticmethod(same), staticmethod(same_losses)
+    expectation = staticmethod(expectation)
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,8 @@ def state_of(golden: Arrays, prefix: str = "param") -> dict[str, Tensor]:
     """Arrays [..., in, out] under our names, as torch lays them out."""
     state = {}
     for theirs, ours in LAYERS.items():
+        if f"{prefix}/{theirs}_W" not in golden:
+            continue
         state[f"{ours}.weight"] = golden[f"{prefix}/{theirs}_W"].mT
         state[f"{ours}.bias"] = golden[f"{prefix}/{theirs}_b"]
     return state
@@ -276,6 +278,75 @@ def test_initial_weights(init: str, factor: float) -> None:
 def test_a_plan_has_all_of_them() -> None:
     plan = lpc.build(spec_of("lg_bp", **sizes_of("S/1/1 (MNIST)")))
     assert sum(t.numel() for t in lpc.Trainer(plan, device="cpu").state_dict().values()) == 271_892
+
+
+# What estimates are on average
+
+
+@pytest.mark.parametrize(("method", "exact"), [("lg_fg_a", "lg_bp"), ("fg_a", "bp"), ("fg_w", "bp")])
+def test_estimates_are_unbiased(
+    golden: Arrays, plans: dict[str, lpc.Plan], gradients: Any, hand: Any, method: str, exact: str
+) -> None:
+    """The sum of the estimates for all unit vectors of noise is the exact gradient, of every parameter."""
+    found = hand.expectation(plans[method], loaded(plans[method], golden), batch_of(golden))
+    assert set(found) == set(gradients[exact])
+    largest = max(float(g.abs().max()) for g in found.values())
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, gradients[exact][name], rtol=0, atol=1e-12 * largest, msg=name)
+    assert all("unbiased" in stamp for stamp in plans[method].data.report["estimators"].values())
+
+
+def test_credit_that_norms_carry_is_left_out_as_published(
+    golden: Arrays, plans: dict[str, lpc.Plan], gradients: Any, hand: Any
+) -> None:
+    """Weight noise of a full layer moves other groups through the norm behind it; the file has the mean without."""
+    plan, wanted = plans["lg_fg_w"], state_of(golden, "expect/lg_fg_w")
+    found = hand.expectation(plan, loaded(plan, golden), batch_of(golden))
+    body = [n for n in found if n.startswith("blocks.")]
+    assert len(body) == 10
+    for name in body:
+        close(found[name], wanted[name], name)
+    assert "biased because norms carry the noise" in plan.data.report["estimators"]["blocks.0"]
+    for layer in ("blocks.0.fc", "blocks.1.fc"):
+        pair = [g[f"{layer}.weight"].flatten() for g in (found, gradients["lg_bp"])]
+        assert 0.98 < float(F.cosine_similarity(*pair, dim=0)) < 0.9999, "near the exact gradient, as published"
+
+
+def test_heads_learn_alike_under_every_estimator(gradients: Any) -> None:
+    """Heads and the readout have exact gradients, the readout whatever its features are estimated by."""
+    for name in (n for n in gradients["lg_bp"] if n.startswith(("heads.", "readout."))):
+        for method in ("l_bp", "lg_fg_a", "lg_fg_w", "lg_fg_a_nonormgrad"):
+            close(gradients[method][name], gradients["lg_bp"][name], f"{name} of {method}")
+        for method in ("bp", "fg_a", "fg_w") if name.startswith("readout.") else ():
+            close(gradients[method][name], gradients["lg_bp"][name], f"{name} of {method}")
+
+
+def test_noise_of_a_unit_earns_that_units_credit_alone(golden: Arrays, plans: dict[str, lpc.Plan]) -> None:
+    """Noise of one patch and group behind the full layer: only noise of the same unit further on earns from it."""
+    t, batch, site = loaded(plans["lg_fg_a"], golden), batch_of(golden), plans["lg_fg_a"].data.program.noise
+    generator = torch.Generator().manual_seed(0)
+
+    def estimate(first: Tensor, later: Tensor, at: str) -> Tensor:
+        noise = {n: torch.zeros([4 if a == "B" else a for a in site[n].type.shape]).double() for n in site}
+        return t.gradients(batch, noise=noise | {at: first, "blocks.1.group_fc": later})["blocks.1.group_fc.bias"]
+
+    def together(first: Tensor, later: Tensor, at: str) -> Tensor:
+        alone = estimate(first, 0 * later, at) + estimate(0 * first, later, at)
+        return estimate(first, later, at) - alone
+
+    later = torch.randn(4, 4, 2, 4, generator=generator, dtype=torch.float64)
+    for patch, group in ((0, 0), (2, 1), (3, 0)):
+        first = torch.zeros(4, 4, 8, dtype=torch.float64)
+        first[:, patch, 4 * group : 4 * group + 4] = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+        elsewhere = later.clone()
+        elsewhere[:, patch, group] = 0
+        assert together(first, elsewhere, "blocks.1.fc").abs().max() < 1e-16
+        assert together(first, later, "blocks.1.fc")[group].abs().max() > 1e-7
+        token = torch.zeros(4, 4, 8, dtype=torch.float64)
+        token[:, patch] = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+        elsewhere[:, patch] = 0
+        assert together(token, elsewhere, "blocks.1.token").abs().max() < 1e-16
+        assert bool((together(token, later, "blocks.1.token").abs().amax(1) > 1e-7).all())
 
 
 # What must hold whatever the numbers
