@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
+from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+import lpc
 
 settings.register_profile(
     "lpc",
@@ -14,6 +19,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lpc")
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], lpc.Plan]], lpc.Plan]:
+    """Return the plan of a name, built by the first worker that asks for it."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def plan(name: str, build: Callable[[], lpc.Plan]) -> lpc.Plan:
+        path = shared / f"{name}.plan"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                build().save(path)
+        return lpc.load(path)
+
+    return plan
 
 
 def pytest_collection_finish() -> None:

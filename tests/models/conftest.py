@@ -5,9 +5,7 @@ Only GPT-2 has two layers, and so tied weights on both sides of one that is repe
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,20 +114,9 @@ def cases() -> dict[str, Case]:
 
 
 @pytest.fixture(scope="session")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], lpc.Plan]:
+def planned(built_once: Callable[[str, Callable[[], lpc.Plan]], lpc.Plan]) -> Callable[[str], lpc.Plan]:
     """Build the plan of a case, once for all workers."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-    def plan(name: str) -> lpc.Plan:
-        path = shared / f"{name}.plan"
-        with open(shared / f"{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                CASES[name].build().save(path)
-        return lpc.load(path)
-
-    return cache(plan)
+    return cache(lambda name: built_once(name, CASES[name].build))
 
 
 @pytest.fixture(scope="session")

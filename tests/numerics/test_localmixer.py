@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,21 +180,33 @@ def test_forward_states(golden: Arrays) -> None:
     close(output, golden["state/pred_final"])
 
 
-@pytest.fixture(scope="module")
-def plans() -> dict[str, lpc.Plan]:
-    return {method: lpc.build(spec_of(method)) for method in METHODS}
+class ByMethod(dict[str, Any]):
+    """What is made of a method when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, method: str) -> Any:
+        return self.setdefault(method, self.make(method))
 
 
 @pytest.fixture(scope="module")
-def gradients(golden: Arrays, plans: dict[str, lpc.Plan]) -> dict[str, dict[str, Tensor]]:
-    return {
-        method: loaded(plan, golden).gradients(batch_of(golden), noise=noise_of(golden, plan))
-        for method, plan in plans.items()
-    }
+def plans(built_once: Callable[[str, Callable[[], lpc.Plan]], lpc.Plan]) -> Mapping[str, lpc.Plan]:
+    return ByMethod(lambda method: built_once(f"localmixer_{method}", lambda: lpc.build(spec_of(method))))
+
+
+@pytest.fixture(scope="module")
+def gradients(golden: Arrays, plans: Mapping[str, lpc.Plan]) -> Mapping[str, dict[str, Tensor]]:
+    def found(method: str) -> dict[str, Tensor]:
+        plan = plans[method]
+        return loaded(plan, golden).gradients(batch_of(golden), noise=noise_of(golden, plan))
+
+    return ByMethod(found)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_losses_and_gradients(golden: Arrays, plans: dict[str, lpc.Plan], gradients: Any, method: str) -> None:
+def test_losses_and_gradients(golden: Arrays, plans: Mapping[str, lpc.Plan], gradients: Any, method: str) -> None:
     t, batch = loaded(plans[method], golden), batch_of(golden)
     close(t.predict(batch), golden["logits/readout"])
     wanted = state_of(golden, f"grad/{method}")
@@ -285,7 +297,7 @@ def test_a_plan_has_all_of_them() -> None:
 
 @pytest.mark.parametrize(("method", "exact"), [("lg_fg_a", "lg_bp"), ("fg_a", "bp"), ("fg_w", "bp")])
 def test_estimates_are_unbiased(
-    golden: Arrays, plans: dict[str, lpc.Plan], gradients: Any, hand: Any, method: str, exact: str
+    golden: Arrays, plans: Mapping[str, lpc.Plan], gradients: Any, hand: Any, method: str, exact: str
 ) -> None:
     """The sum of the estimates for all unit vectors of noise is the exact gradient, of every parameter."""
     found = hand.expectation(plans[method], loaded(plans[method], golden), batch_of(golden))
@@ -297,7 +309,7 @@ def test_estimates_are_unbiased(
 
 
 def test_credit_that_norms_carry_is_left_out_as_published(
-    golden: Arrays, plans: dict[str, lpc.Plan], gradients: Any, hand: Any
+    golden: Arrays, plans: Mapping[str, lpc.Plan], gradients: Any, hand: Any
 ) -> None:
     """Weight noise of a full layer moves other groups through the norm behind it; the file has the mean without."""
     plan, wanted = plans["lg_fg_w"], state_of(golden, "expect/lg_fg_w")
@@ -321,7 +333,7 @@ def test_heads_learn_alike_under_every_estimator(gradients: Any) -> None:
             close(gradients[method][name], gradients["lg_bp"][name], f"{name} of {method}")
 
 
-def test_noise_of_a_unit_earns_that_units_credit_alone(golden: Arrays, plans: dict[str, lpc.Plan]) -> None:
+def test_noise_of_a_unit_earns_that_units_credit_alone(golden: Arrays, plans: Mapping[str, lpc.Plan]) -> None:
     """Noise of one patch and group behind the full layer: only noise of the same unit further on earns from it."""
     t, batch, site = loaded(plans["lg_fg_a"], golden), batch_of(golden), plans["lg_fg_a"].data.program.noise
     generator = torch.Generator().manual_seed(0)
@@ -364,7 +376,7 @@ def test_the_last_block_learns_alike_with_and_without_stops(gradients: Any) -> N
     assert apart.abs().max() > 1e-4, "the first block learns from both losses where no link stops them"
 
 
-def test_losses_reach_what_lies_before_them(plans: dict[str, lpc.Plan]) -> None:
+def test_losses_reach_what_lies_before_them(plans: Mapping[str, lpc.Plan]) -> None:
     """Without stops the blocks before a loss, with stops its own block; the readout's loss only the readout."""
     reach = {method: influence(plans[method].data) for method in EXACT}
     for name in (n for n in reach["bp"] if n.startswith("blocks.")):
