@@ -88,6 +88,7 @@ TABLE = (
     Bad("shape_type", "[1, 8, 8]", "[1, 8, 2.5]", "0113", 3, 26, "whole number or a text"),
     Bad("choice", "epochs: 1", "epochs: 1, dtype: float23", "0114", 16, 25, "`float32`?"),
     Bad("out_of_range", "batch: 32", "batch: 0", "0114", 9, 31, "above 0"),
+    Bad("too_many_views", "batch: 32", "batch: 32, views: 10", "0114", 9, 42, "at most 8"),
     Bad("clip_negative", "head: linear", "clip: -1.0", "0114", 15, 25, "above 0"),
     Bad("device", "epochs: 1", "epochs: 1, device: gpu", "0114", 16, 26, "cuda"),
     Bad("dtype", "[1, 8, 8]}", "{shape: [1], dtype: flaot32}}", "0114", 3, 39, "`float32`?"),
