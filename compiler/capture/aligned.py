@@ -23,7 +23,6 @@ from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.capture.types import dtype_name
 from lpc.compiler.feedback import backward_size, backward_weight
 from lpc.compiler.local_loss import Judged
-from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise
 
@@ -148,11 +147,8 @@ class Aligned(TorchFunctionMode):
                 (weights if id(value) in self.backs else inputs).append(value)
             return value
 
-        if func in LINEAR or func is F.multi_head_attention_forward:
+        if func in LINEAR:
             tree_map(sort, (args, kwargs))
-        if weights and func is F.multi_head_attention_forward:
-            message = "`MultiheadAttention` hides its weights from `estimator: feedback_alignment`"
-            raise LpcError(Diagnostic("0420", message, place="capture"))
         moving = [x for x in inputs if x.requires_grad and id(x) not in self.state]
         if not weights or not moving:
             return func(*args, **kwargs)
