@@ -11,6 +11,7 @@ import networkx as nx
 
 from lpc.graphs import from_data
 from lpc.specs import Spec, load_spec
+from lpc.specs.cost import Cost, cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.memory.prediction import Memory, predict
 from lpc.specs.plan import store
@@ -70,8 +71,18 @@ class Plan:
         `batch` is the number of samples in a batch, by default that of the spec's `data`, else 128; `lengths` gives
         the plan's other symbolic lengths, such as `{"T": 128}`. Raises LpcError (0562) where a size is not known.
         """
-        size = self.spec.batch_size if batch is None else batch
-        return predict(self.data.program, self.data.kernels["native"], {**(lengths or {}), "B": size})
+        return predict(self.data.program, self.data.kernels["native"], self.lengths(batch, lengths))
+
+    def cost(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> Cost:
+        """Return the floating-point operations of a training step, and the bytes that cross boundaries, by kernel.
+
+        The arguments and the error are those of `memory`.
+        """
+        return cost(self.data.program, self.data.kernels["native"], self.lengths(batch, lengths))
+
+    def lengths(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Return the lengths of a batch by symbol: `B` samples, by default the spec's, and those that are given."""
+        return {**(lengths or {}), "B": self.spec.batch_size if batch is None else batch}
 
     def save(self, path: str | Path) -> None:
         """Write a folder, or one archive where `path` ends in `.zip`; an earlier plan is replaced.

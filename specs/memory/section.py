@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
+from lpc.specs.cost import pieces
 from lpc.specs.memory.heap import GRADIENTS, TEMPORARY, Heap, Storage
 from lpc.specs.memory.layout import Layout, layout
 from lpc.specs.memory.optimizers import made as made_by
@@ -219,12 +219,8 @@ class Walk:
 
     def part(self, part: Part) -> None:
         size, around = self.lengths["B"], self.piece
-        count = min(max(round(part.share * size) if part.share <= 1 else int(part.share), 1), size)
-        bounds = [count * index // part.pieces for index in range(part.pieces + 1)]
-        for first, last in pairwise(bounds):
-            if first == last:
-                continue
-            self.piece = last - first
+        for piece in pieces(part, size):
+            self.piece = piece
             for value, source in zip(part.values, part.sources, strict=True):
                 held = self.env[source][0]
                 self.heap.hold(held.storage)

@@ -26,8 +26,13 @@ def nbytes(kind: TensorType, lengths: Lengths) -> int:
         return 0
     if kind.dtype not in WIDTHS:
         raise LpcError(Diagnostic("0562", f"the width of `{kind.dtype}` is not known", place=str(kind)))
+    return prod(shape_of(kind, lengths)) * WIDTHS[kind.dtype]
+
+
+def shape_of(kind: TensorType, lengths: Lengths) -> tuple[int, ...]:
+    """Return a tensor's shape, each symbolic length as `lengths` says. Errors: 0562 a length that is not given."""
     try:
-        return prod(_shape(kind.shape)(lengths)) * WIDTHS[kind.dtype]
+        return _shape(kind.shape)(lengths)
     except KeyError as error:
         message = f"the length `{error.args[0]}` is not given"
         raise LpcError(Diagnostic("0562", message, place=str(kind))) from None
