@@ -312,7 +312,8 @@ def mlp_head(x: Tensor, p: dict[str, Tensor]) -> Tensor:
     at = 1
     if x.dim() == 4:
         quarter = (-(-x.shape[2] // 4), -(-x.shape[3] // 4))
-        x, at = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(x, quarter), 2), 3
+        last = (min(quarter[0], 2), min(quarter[1], 2))  # a map of a pixel is not made larger
+        x, at = F.adaptive_avg_pool2d(F.adaptive_avg_pool2d(x, quarter), last), 3
     x = F.relu(normed(LEAVES["linear"](x.flatten(1), below(p, at)), below(p, at + 1)))
     return LEAVES["linear"](x, below(p, at + 3))
 
