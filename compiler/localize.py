@@ -14,6 +14,7 @@ from lpc.compiler.credit import Passage, crossed, horizon, passages
 from lpc.compiler.directions import Directions, is_feedback
 from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.inner import ensure_inner
 from lpc.compiler.local_loss import LocalLoss, LocalModules
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
@@ -226,7 +227,9 @@ class _Localizer:
     def optimizer(self, block: str, trainable: tuple[str, ...], heads: LocalModules) -> Optimizer:
         owned = [n for n in trainable if n in self.graph.nodes[block]["parameters"]]
         local = [f"heads.{block}.{n}" for n, _ in heads.named_parameters()]
-        return solver(self.spec, block, [*owned, *local])
+        found = solver(self.spec, block, [*owned, *local])
+        ensure_inner(self.spec, self.graph, block, found, self.flow.estimators[block].name)
+        return found
 
     def no_objective(self, block: str) -> Diagnostic:
         if block == self.graph.graph["output_block"]:

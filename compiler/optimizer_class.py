@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,21 +25,23 @@ def named(term: Term) -> tuple[str, dict[str, Any]]:
     names = [parameter.name for parameter in signature.parameters]
     given = {**dict(zip(names, term.args, strict=False)), **term.kwargs}
     options = {aliases.get(name, name): value for name, value in given.items()}
+    flavor = str(options.pop("flavor", "torch"))
+    if term.name in signatures.FLAVORS:
+        return signatures.FLAVORS[term.name][flavor], options
     return (str(options.pop("path")), options) if signature is OTHER_OPTIMIZER else (term.name, options)
 
 
 def ensure_steps(name: str, options: Mapping[str, Any], block: str, span: Span | None) -> None:
     """Refuse an optimizer that does not exist (0652), needs more than gradients (0653) or other options (0654)."""
+    if name in signatures.OWN_OPTIMIZERS:
+        _ensure_options(name, options, signatures.OWN_OPTIMIZERS[name], block, span)
+        return
     try:
         kind = optimizer_class(name)
     except UnknownOptimizerError as error:
         raise LpcError(Diagnostic("0652", f"block `{block}` cannot have this optimizer: {error}", span=span)) from error
     known = [p.name for p in list(inspect.signature(kind).parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
-    for option in options:
-        if option not in known:
-            message = f"the optimizer `{name}` of block `{block}` has no option `{option}`"
-            note = did_you_mean(option, known) or f"it takes {', '.join(known)}"
-            raise LpcError(Diagnostic("0654", message, span=span, notes=(note,)))
+    _ensure_options(name, options, known, block, span)
     parameter = nn.Parameter(torch.ones(2, 2))
     try:
         with quiet():
@@ -49,6 +51,16 @@ def ensure_steps(name: str, options: Mapping[str, Any], block: str, span: Span |
         raise LpcError(Diagnostic("0654", message, span=span)) from error
     if is_class(name):
         _try_a_step(made, parameter, f"`{name}` cannot step block `{block}` with gradients alone", span)
+
+
+def _ensure_options(
+    name: str, options: Mapping[str, Any], known: Sequence[str], block: str, span: Span | None
+) -> None:
+    for option in options:
+        if option not in known:
+            message = f"the optimizer `{name}` of block `{block}` has no option `{option}`"
+            note = did_you_mean(option, known) or f"it takes {', '.join(known)}"
+            raise LpcError(Diagnostic("0654", message, span=span, notes=(note,)))
 
 
 def _try_a_step(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, message: str, span: Span | None) -> None:

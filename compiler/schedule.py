@@ -13,6 +13,7 @@ import networkx as nx
 
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frees import with_frees
+from lpc.compiler.inner import inner_steps
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.negatives import NegativeKernels
 from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everything, phases_of
@@ -60,6 +61,7 @@ class Kernels:
     local: Kernel | None = None
     forward: Kernel | None = None
     backward: Kernel | None = None
+    solve: Kernel | None = None  # the gradients of the same problem at other weights, for inner steps
 
 
 def schedule(
@@ -154,7 +156,7 @@ class _Steps:
         if spec.run.accumulate > 1:
             return tuple(_accumulated(spec, [*begin, *writer.body], writer))
         body: list[Instruction] = [load, *writer.body]
-        updates = {block: _updates(block, bundles, self.corrected) for block, bundles in writer.gradients.items()}
+        updates = {block: self.updates(block, bundles) for block, bundles in writer.gradients.items()}
         if spec.run.clip is not None:
             body += _clipped_updates(spec.run.clip, writer, updates)
         else:
@@ -164,14 +166,17 @@ class _Steps:
         return tuple(with_frees([*begin, *alone, *body[1:], *after]))
 
 
-def _updates(block: str, bundles: Sequence[str], corrected: Corrections | None) -> list[Instruction]:
-    """What happens to a block's gradients: its correction, and its optimizer's step."""
-    correction = corrected.by_block.get(block) if corrected is not None else None
-    update = Update(block, tuple(bundles))
-    if correction is None:
-        return [update]
-    shift = [Shift(block)] if correction.where == "update" else []
-    return [Correct(block, tuple(bundles)), update, *shift]
+    def updates(self, block: str, bundles: Sequence[str]) -> list[Instruction]:
+        """What happens to a block's gradients: its correction, its optimizer's step, and further steps on the batch."""
+        correction = self.corrected.by_block.get(block) if self.corrected is not None else None
+        update = Update(block, tuple(bundles))
+        solve, optimizer = self.kernels[block].solve, self.problems[block].optimizer
+        if solve is not None and optimizer is not None:
+            return [update, *inner_steps(optimizer, solve, arguments_of(solve))]
+        if correction is None:
+            return [update]
+        shift = [Shift(block)] if correction.where == "update" else []
+        return [Correct(block, tuple(bundles)), update, *shift]
 
 
 @dataclass

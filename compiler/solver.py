@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lpc.compiler.inner import with_inner
 from lpc.compiler.optimizer_class import ensure_steps, named
 from lpc.compiler.rules import parameter_rules, stated, stated_at
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -25,7 +26,7 @@ def solver(spec: Spec, block: str, names: Sequence[str]) -> Optimizer:
         raise LpcError(Diagnostic("0405", message, span=spec.origin("learn")))
     span = stated_at(spec, block, "optimizer")
     schedule, clip = stated(spec, block, "schedule"), stated(spec, block, "clip")
-    return optimizer_of(spec, block, names, term, span, schedule, clip)
+    return with_inner(spec, block, optimizer_of(spec, block, names, term, span, schedule, clip))
 
 
 def optimizer_of(

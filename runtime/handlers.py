@@ -208,7 +208,8 @@ def _bind_handover(section: Section, instruction: Update) -> Operation:
     optimizer, found = _update_route(section, instruction)
 
     def hand_over(frame: Frame) -> None:
-        frame.gradients.update(gradients_by_name(optimizer, collect(frame.env, found)))
+        for name, gradient in gradients_by_name(optimizer, collect(frame.env, found)).items():
+            frame.gradients.setdefault(name, gradient)  # of several steps on one batch the first
 
     return hand_over
 

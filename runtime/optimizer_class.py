@@ -7,11 +7,16 @@ from inspect import Parameter
 
 import torch
 
+from lpc.runtime.rmsprop import TensorFlowRMSprop
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.optimizers import UnknownOptimizerError, imported, is_class
 
 # LBFGS calls the loss again by a closure, SparseAdam takes sparse gradients: a plan has neither.
 REFUSED = {"lbfgs": "it needs to evaluate the loss again", "sparseadam": "it needs sparse gradients"}
+
+
+# Of lpc itself, by their names in plans.
+OWN: dict[str, type[torch.optim.Optimizer]] = {"rmsprop_tensorflow": TensorFlowRMSprop}
 
 
 def classes() -> dict[str, type[torch.optim.Optimizer]]:
@@ -26,6 +31,8 @@ def class_of(name: str, place: str) -> type[torch.optim.Optimizer]:
     known = classes()
     if is_class(name):
         return _of_package(name, place)
+    if name in OWN:
+        return OWN[name]
     if name in REFUSED:
         message = f"`{name}` cannot step a plan: {REFUSED[name]}"
         raise LpcError(Diagnostic("0653", message, place=place))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lpc.runtime.gradients import Bundle, clip
+from lpc.runtime.inner import OUTER, InnerSteps
 from lpc.runtime.optimizer_class import class_of, options_of
 from lpc.runtime.schedules import is_constant, law_of, lr_factor
 from lpc.runtime.state import State
@@ -39,19 +40,35 @@ class BlockOptimizer:
         self.schedule = {**plan.schedule, "then": law_of(plan.schedule)}
         self.constant = is_constant(self.schedule)
         self.clips = plan.clip is not None and math.isfinite(plan.clip)  # infinity is how a spec says `none`
+        self.inner = InnerSteps(plan, self.parameters, self.place)
         self.total_steps: int | None = None
         self.steps_per_epoch: int | None = None
         self._set_rates(1.0)
 
     def step(self, gradients: Bundle, step: int) -> None:
         """Step with one gradient a parameter, in the order of `names`; None leaves a parameter as it is."""
-        if not self.constant:
-            self._set_rates(lr_factor(self.schedule, step, self.total_steps, self.steps_per_epoch))
-        for parameter, gradient in zip(self.parameters, self.prepare(gradients), strict=True):
+        self._begin(step)
+        for parameter, gradient in zip(self.parameters, self.prepare(self.inner.pulled(gradients)), strict=True):
             parameter.grad = gradient
         self._step()
         for parameter in self.parameters:
             parameter.grad = None
+        self.inner.end()
+
+    def _begin(self, step: int) -> None:
+        """Set the rates of the next step; before the first one on a batch, forget what is not to persist."""
+        if not (self.constant and self.inner.constant):
+            outer = 1.0 if self.constant else lr_factor(self.schedule, step, self.total_steps, self.steps_per_epoch)
+            self._set_rates(outer * self.inner.factor)
+        if self.inner.first and self.plan.state == "reset":
+            self._forget()
+        self.inner.begin()
+
+    def _forget(self) -> None:
+        self.optimizer.state.clear()
+        for group in self.optimizer.param_groups if is_class(self.plan.name) else ():
+            for entry in [e for e in group if e != "params" and e not in self.known]:
+                del group[entry]
 
     def shift(self, directions: Bundle, strength: float | Tensor) -> None:
         """Move parameters against `directions`, one a parameter in the order of `names`, by their learning rates."""
@@ -89,6 +106,7 @@ class BlockOptimizer:
         for name, parameter in zip(self.names, self.parameters, strict=True):
             for entry, value in self.optimizer.state.get(parameter, {}).items():
                 yield name, entry, value
+        yield from self.inner.state(self.names)
         if not is_class(self.plan.name):
             return
         for own, group in zip(self.plan.groups, self.optimizer.param_groups, strict=True):
@@ -98,7 +116,9 @@ class BlockOptimizer:
 
     def load_state(self, values: dict[str, dict[str, Any]]) -> None:
         """Replace the optimizer's state by {parameter: {entry: value}}; options stay as the plan says."""
-        values, counted = _apart(values)
+        values, outside = _apart(values, OUTER)
+        self.inner.load_state(self.names, outside)
+        values, counted = _apart(values, GROUP)
         groups = self.optimizer.state_dict()["param_groups"]
         order = [index for group in groups for index in group["params"]]
         numbered = {i: values[name] for i, name in zip(order, self.names, strict=True) if name in values}
@@ -161,14 +181,16 @@ class BlockOptimizer:
                     raise LpcError(Diagnostic("0654", message, place=self.place, notes=notes))
 
 
-def _apart(values: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Part the entries of parameters from those of groups, both by parameter."""
-    own = {name: {e: v for e, v in entries.items() if not e.startswith(GROUP)} for name, entries in values.items()}
-    counted = {
-        name: {e.removeprefix(GROUP): v for e, v in entries.items() if e.startswith(GROUP)}
+def _apart(
+    values: dict[str, dict[str, Any]], prefix: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Part the entries under a prefix, which they lose, from the others, both by parameter."""
+    own = {name: {e: v for e, v in entries.items() if not e.startswith(prefix)} for name, entries in values.items()}
+    apart = {
+        name: {e.removeprefix(prefix): v for e, v in entries.items() if e.startswith(prefix)}
         for name, entries in values.items()
     }
-    return own, counted
+    return {name: entries for name, entries in own.items() if entries}, apart
 
 
 def gradients_by_name(optimizer: BlockOptimizer, gradients: Bundle) -> dict[str, Tensor]:

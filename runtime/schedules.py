@@ -57,6 +57,19 @@ def law_of(schedule: Mapping[str, Any]) -> Term:
     raise LpcError(Diagnostic("0650", message, place="schedule", notes=(near,) if near else ()))
 
 
+def inner_law(schedule: Mapping[str, Any]) -> Term:
+    """Return the law over the inner steps on one batch. Errors: 0650 an unknown law."""
+    return law_of({"then": schedule.get("inner", "constant")})
+
+
+def inner_factor(law: Term, step: int, steps: int) -> float:
+    """Return the factor at an inner step (from 0) of `steps`; a linear law is max(1 - step / steps, floor)."""
+    options = SCHEDULES[law.name].bind(law)
+    if law.name == "linear":
+        return float(max(1.0 - step / steps, options["floor"]))
+    return float(LAWS[law.name](step, steps, options))
+
+
 def is_constant(schedule: Mapping[str, Any]) -> bool:
     """Tell whether the factor is 1 at every step."""
     return not schedule.get("warmup") and law_of(schedule).name == "constant"

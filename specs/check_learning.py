@@ -13,7 +13,10 @@ from lpc.specs.problems import Problems
 from lpc.specs.signatures import LOSSES, OTHER_OPTIMIZER
 from lpc.specs.term import Term
 
-_PROBLEM_KEYS = ("head", "loss", "aggregate", "estimator", "correct", "optimizer", "schedule", "clip", "memory")
+_PROBLEM_KEYS = (
+    "head", "loss", "aggregate", "reduction", "estimator", "correct", "optimizer", "solver", "steps", "state", "prox",
+    "outer", "schedule", "clip", "memory",
+)  # fmt: skip
 _PARAMETER_KEYS = ("train", "weight_decay", "lr_factor")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lpc.specs.diagnostics import without_quotes
-from lpc.specs.later import argument_comes_later, name_comes_later
-from lpc.specs.model import Layer, Path, Spec
+from lpc.specs.later import name_comes_later
+from lpc.specs.model import Layer, Path, Schedule, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.signatures import FROM, REQUIRED, VOCABULARIES, Parameter, Signature
 from lpc.specs.term import Term, Value, print_value
 
 NUMBERS = frozenset({"int", "natural", "size", "float", "rate", "positive", "share"})
+NOTHING = Term("none")  # a term that is not there
 # A term with the vocabulary that it is a word of, and its path.
 Placed = tuple[str, Path, Term]
 
@@ -66,7 +67,7 @@ def placed_terms(spec: Spec) -> Iterator[Placed]:
         if readout.with_ is not None:
             yield "overlay", (*place, "with"), readout.with_
         if readout.schedule is not None:
-            yield "schedule law", (*place, "schedule", "then"), readout.schedule.then
+            yield from _schedule_terms(readout.schedule, (*place, "schedule"))
     run = spec.run
     yield "predictor", ("run", "predict"), run.predict
     yield from (("period", ("run", key), term) for key, term in
@@ -127,8 +128,17 @@ def _learn_terms(spec: Spec) -> Iterator[Placed]:
             yield from _correction_terms(rule.correct, ("learn", i, "correct"))
         if rule.optimizer is not None:
             yield "optimizer", ("learn", i, "optimizer"), rule.optimizer
+        if rule.solver is not None:
+            yield "solver", ("learn", i, "solver"), rule.solver
+        if rule.outer is not None and rule.outer != NOTHING:
+            yield "optimizer", ("learn", i, "outer"), rule.outer
         if rule.schedule is not None:
-            yield "schedule law", ("learn", i, "schedule", "then"), rule.schedule.then
+            yield from _schedule_terms(rule.schedule, ("learn", i, "schedule"))
+
+
+def _schedule_terms(schedule: Schedule, path: Path) -> Iterator[Placed]:
+    yield "schedule law", (*path, "then"), schedule.then
+    yield "schedule law", (*path, "inner"), schedule.inner
 
 
 def _loss_terms(loss: Term, path: Path) -> Iterator[Placed]:
@@ -212,10 +222,6 @@ def _unknown_argument(
     vocabulary: str, key: str, known: list[str], term: Term, path: Path, spec: Spec, problems: Problems
 ) -> None:
     span = spec.key_origin(*path, key)
-    if argument_comes_later(vocabulary, term.name, key):
-        message = f"`{key}` of `{term.name}` is not supported by this version of lpc"
-        problems.add("0111", message, span, (*path, key))
-        return
     message = f"`{term.name}` has no argument `{key}`"
     otherwise = f"its arguments are {', '.join(known)}" if known else "it takes none"
     problems.misspelt("0121", message, span, (*path, key), key, known, otherwise)

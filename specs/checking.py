@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lpc.specs import check_learning, check_network, check_phases, check_readouts
+from lpc.specs import check_learning, check_network, check_phases, check_readouts, check_solving
 from lpc.specs.check_terms import check_terms
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems
@@ -34,6 +34,7 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_learning.signals,
     check_learning.heads,
     check_learning.split_batches,
+    check_solving.solvers,
     check_readouts.sources,
     check_readouts.predictor,
     check_phases.lengths,

@@ -60,6 +60,7 @@ CODES: dict[str, Code] = {
     "0144": Code("split batch", "remove `run.accumulate`, or accept the loss on each part: `split=allowed`"),
     "0145": Code("readout", "name a readout that exists, and give it a name of its own"),
     "0146": Code("phase", "write a phase as `{epochs: 5, train: b1}`"),
+    "0147": Code("solver without its problem", "remove the key, or link blocks by `target`"),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),
@@ -147,6 +148,7 @@ CODES: dict[str, Code] = {
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     "0432": Code("a phase that cannot train", "Let its `train` name what learns, and all that it learns through."),
+    "0433": Code("inner steps that do not fit", "Take one step on each batch, or remove what speaks of one step."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

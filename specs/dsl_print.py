@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lpc.specs.comments import Comments, Line, join
+from lpc.specs.expanding import UNBOUNDED
 from lpc.specs.model import Spec
 from lpc.specs.model_tree import model_tree
 from lpc.specs.term import RESERVED, WORD, Term, Value, print_value, quote
@@ -186,7 +187,7 @@ def _value(key: str, node: Node) -> str:
     value = lower(node)
     if key in ("loss", "adapters") and isinstance(value, list) and len(value) < 2:
         value = value[0] if value else None
-    if key == "clip" and value == math.inf:
+    if key in UNBOUNDED and value == math.inf:
         value = None
     if key == "schedule" and isinstance(value, dict) and set(value) == {"then"}:
         value = value["then"]

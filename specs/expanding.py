@@ -14,6 +14,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./>-]*(:[A-Za-z0-9_./>-]+)*")
 # Words that YAML, older YAML or a form reads as something else than text.
 _RESERVED = frozenset({"true", "false", "null", "none", "yes", "no", "on", "off", "y", "n"})
 _WIDTH = 100
+UNBOUNDED = frozenset({"clip", "prox"})  # numbers whose infinity is written `none`
 
 
 def expand(spec: Spec) -> str:
@@ -57,7 +58,7 @@ def _fields(model: Model) -> Iterator[tuple[str, Any]]:
     """Yield a model's keys and values; None is written where it is a choice, left out where it is silence."""
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
-        if (name == "clip" and value == math.inf) or (value is None and isinstance(model, Data | Run)):
+        if (name in UNBOUNDED and value == math.inf) or (value is None and isinstance(model, Data | Run)):
             value = _Text("none")
         if name == "precision":
             value = _Text(value)

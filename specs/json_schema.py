@@ -220,7 +220,13 @@ _DECOMPOSE = _section(
 )
 
 _SCHEDULE = _section(
-    "schedule", {"warmup": NATURAL, "then": _term("schedule law"), "unit": _choice(Schedule, "unit")}
+    "schedule",
+    {
+        "warmup": NATURAL,
+        "then": _term("schedule law"),
+        "unit": _choice(Schedule, "unit"),
+        "inner": _term("schedule law"),
+    },
 )
 
 _RULE = _section(
@@ -237,6 +243,12 @@ _RULE = _section(
         "schedule": _either(NONE, _term("schedule law"), _SCHEDULE),
         "clip": _either(POSITIVE, NONE),
         "memory": _choice(Rule, "memory"),
+        "reduction": _choice(Rule, "reduction"),
+        "solver": _term("solver"),
+        "steps": SIZE,
+        "state": _choice(Rule, "state"),
+        "prox": _either(POSITIVE, NONE),
+        "outer": _either(_term("optimizer"), NONE),
         "train": _TYPES["bool"],
         "weight_decay": RATE,
         "lr_factor": RATE,

@@ -6,17 +6,6 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    ("learn", "*"): frozenset(
-        {
-            "outer",
-            "prox",
-            "reduction",
-            "solver",
-            "state",
-            "steps",
-        }
-    ),
-    ("learn", "*", "schedule"): frozenset({"inner"}),
     ("run",): frozenset({"workers", "microbatches"}),
 }
 
@@ -26,10 +15,6 @@ _NAMES: dict[str, frozenset[str]] = {
     "link": frozenset({"variable", "target"}),
     "loss": frozenset({"consistency", "matching", "squared"}),
     "network": frozenset({"autoencoder", "elman", "vgg"}),
-}
-
-_ARGUMENTS: dict[tuple[str, str], frozenset[str]] = {
-    ("optimizer", "rmsprop"): frozenset({"flavor"}),
 }
 
 
@@ -42,8 +27,3 @@ def key_comes_later(path: Path) -> bool:
 def name_comes_later(vocabulary: str, name: str) -> bool:
     """Tell whether a name of a vocabulary belongs to the language but not to this version."""
     return name in _NAMES.get(vocabulary, ())
-
-
-def argument_comes_later(vocabulary: str, name: str, argument: str) -> bool:
-    """Tell whether an argument of a term belongs to the language but not to this version."""
-    return argument in _ARGUMENTS.get((vocabulary, name), ())

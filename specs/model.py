@@ -95,17 +95,21 @@ class Decompose(Model):
 
 
 class Schedule(Model):
-    """Learning-rate factor over a run: linear warm-up from 0, then a law that ends with the run."""
+    """Learning-rate factor over a run: linear warm-up from 0, then a law that ends with the run.
+
+    `inner` is a further factor over the inner steps on one batch: a law that would end after the last of them.
+    """
 
     warmup: Int = Field(default=0, ge=0)
     then: Term = Term("constant")
     unit: Literal["step", "epoch"] = "step"
+    inner: Term = Term("constant")
 
 
 class Rule(Model):
     """One entry of `learn`; the last entry that matches wins, key by key. None means: not said here.
 
-    `loss: none` is the empty tuple and `clip: none` is infinity, so that they override earlier entries.
+    `loss: none` is the empty tuple, `clip: none` and `prox: none` are infinity, so that they override earlier entries.
     """
 
     blocks: tuple[str, ...] | None = None
@@ -119,6 +123,12 @@ class Rule(Model):
     schedule: Schedule | None = None
     clip: Annotated[Number, Field(gt=0)] | None = None
     memory: Literal["immediate", "recompute"] | None = None
+    reduction: Literal["mean", "sum", "batchmean"] | None = None
+    solver: Term | None = None
+    steps: Annotated[Int, Field(gt=0)] | None = None
+    state: Literal["persistent", "reset"] | None = None
+    prox: Annotated[Number, Field(gt=0)] | None = None
+    outer: Term | None = None
     train: Annotated[bool, Strict()] | None = None
     weight_decay: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None
     lr_factor: Annotated[Number, Field(ge=0, allow_inf_nan=False)] | None = None

@@ -134,7 +134,7 @@ def _schedule(node: Node, problems: Problems) -> Node:
     if node.is_none():
         return replace(node, value={})
     if isinstance(node.value, Mapping):
-        return section({"then": term})(node, problems)
+        return section({"then": term, "inner": term})(node, problems)
     return replace(node, value={"then": replace(term(node, problems), key=None)})
 
 
@@ -151,6 +151,9 @@ _RULE = section(
         "estimator": term,
         "correct": term,
         "optimizer": term,
+        "solver": term,
+        "prox": _clip,
+        "outer": term,
         "schedule": _schedule,
         "clip": _clip,
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lpc.specs.comments import Comments, Line, join
-from lpc.specs.expanding import yaml_scalar, yaml_term
+from lpc.specs.expanding import UNBOUNDED, yaml_scalar, yaml_term
 from lpc.specs.term import Term, Value, print_value
 from lpc.specs.tree import Node, Path, lower
 
@@ -156,5 +156,5 @@ def _scalar(node: Node, path: Path) -> str:
         return print_value(value) if path[:2] in _TEXTS and len(path) > 2 else yaml_term(value)
     if isinstance(value, dict | list):
         return "{}" if isinstance(value, dict) else "[]"
-    word = value is None or (path[-1] == "clip" and value == math.inf) or path[-2:] == ("run", "precision")
+    word = value is None or (path[-1] in UNBOUNDED and value == math.inf) or path[-2:] == ("run", "precision")
     return "none" if word and value in (None, math.inf, "none") else yaml_scalar(value)

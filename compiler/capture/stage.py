@@ -133,7 +133,7 @@ def _exact(
 
 def kernels_of(kernels: Kernels) -> list[Kernel]:
     """Return the kernels of a block that exist."""
-    every = (kernels.local, kernels.forward, kernels.backward, kernels.eval, kernels.predict)
+    every = (kernels.local, kernels.forward, kernels.backward, kernels.solve, kernels.eval, kernels.predict)
     return [k for k in every if k is not None]
 
 
@@ -206,12 +206,14 @@ class _Capture:
     def training_kernels(self, block: str) -> dict[str, Kernel]:
         training = self.training(block)
         self.remember(training)
-        leaving = self.leaving(block, "train")
+        leaving, problem = self.leaving(block, "train"), self.problems[block]
+        further = problem.optimizer is not None and problem.optimizer.steps > 1
+        solve = {"solve": slice_kernel(training, "solve", (), ("gradients",))} if further else {}
         if self.waits(block):
-            return self.cut(training, leaving, self.problems[block].memory == "recompute")
+            return self.cut(training, leaving, problem.memory == "recompute") | solve
         learns = any(slot.role in ("gradients", "cotangent") for slot in training.results)
         kind = "local" if learns else "forward"
-        return {kind: slice_kernel(training, kind, leaving, TRAINING)}
+        return {kind: slice_kernel(training, kind, leaving, TRAINING)} | solve
 
     def exact_kernels(self, block: str, ways: set[bool]) -> ExactKernels:
         """Return what backpropagation needs of a block: `ways` tell whether it recomputes, or keeps residuals."""

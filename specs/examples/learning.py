@@ -210,4 +210,10 @@ LEARNING: dict[str, Example] = {
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {phases: [{train: '*', epochs: 1}]}",
         BUILD,
     ),
+    "0433": Example(
+        "Several steps on a batch need its whole local problem: accumulated gradients or corrections have none.",
+        f"{_LEARN[:-1]}, steps: 5}}]\nrun: {{epochs: 1, accumulate: 2}}",
+        f"{_LEARN[:-1]}, steps: 5}}]\nrun: {{epochs: 1}}",
+        BUILD,
+    ),
 }

@@ -192,6 +192,11 @@ SPEC: dict[str, Example] = {
         'learn: [{blocks: "*", loss: sim, optimizer: adam(lr=1e-3)}]\nrun: {epochs: 1, accumulate: 2}',
         'learn: [{blocks: "*", loss: sim(split=allowed), optimizer: adam(lr=1e-3)}]\nrun: {epochs: 1, accumulate: 2}',
     ),
+    "0147": Example(
+        "Some solvers, and the reduction of a local problem, belong to the problem that the link `target` makes.",
+        'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam, solver: exact}]',
+        'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam, solver: gradient}]',
+    ),
     "0160": Example(
         "A file under `recipes` is missing or is no recipe.",
         "recipes: {ours: orus.yaml}\nrecipe: ours(rate=0.1)",

@@ -6,7 +6,7 @@ Read off torch 2.13's implementations; a test compares both with torch for every
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
@@ -63,6 +63,7 @@ FOOTPRINTS: Mapping[str, Footprint] = {
     "nadam": Footprint((_always, _always), scalars=2, makes=(_always, _coupled)),
     "radam": Footprint((_always, _always), makes=(_always,)),
     "rmsprop": Footprint((_always, _with("momentum"), _with("centered")), makes=(_always, _coupled)),
+    "rmsprop_tensorflow": Footprint((_always, _always), scalars=0, makes=(_always, _with("weight_decay"))),
     "rprop": Footprint((_always, _always), makes=(_always, _always)),
     "sgd": Footprint((_with("momentum"),), scalars=0, makes=(_with("weight_decay"),), fused=True),
 }
@@ -76,7 +77,8 @@ def kept(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
     if is_class(optimizer.name):
         return 0
     footprint = _footprint(optimizer)
-    return sum(_kept(footprint, options, kind) for options, kinds in _groups(optimizer, types) for kind in kinds)
+    own = sum(_kept(footprint, options, kind) for options, kinds in _groups(optimizer, types) for kind in kinds)
+    return own + _origins(optimizer, types) + _kept_outside(optimizer, types)
 
 
 def made(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
@@ -85,6 +87,19 @@ def made(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
         return 0
     footprint = _footprint(optimizer)
     return max((_made(footprint, options, kinds) for options, kinds in _groups(optimizer, types)), default=0)
+
+
+def _origins(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
+    """The weights from which inner steps begin, where something goes back to them."""
+    if optimizer.prox is None and not optimizer.outer:
+        return 0
+    return sum(nbytes(kind, {}) for _, kinds in _groups(optimizer, types) for kind in kinds)
+
+
+def _kept_outside(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
+    if not optimizer.outer:
+        return 0
+    return kept(replace(optimizer, name=optimizer.outer, options=optimizer.outer_options, prox=None, outer=""), types)
 
 
 def _kept(footprint: Footprint, options: Options, kind: TensorType) -> int:

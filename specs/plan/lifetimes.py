@@ -249,11 +249,17 @@ class _Checker:
     def reads(self, kernel: Kernel) -> None:
         ports = (port for bundle in kernel.arguments if bundle.role == "state" for port in bundle.ports)
         early = [port.source for port in ports if port.source in self.updated]
+        early = [name for name in early if not self.steps_again(kernel.block, self.updated[name])]
         if early:
             block = self.updated[early[0]]
             self.tell(
                 "0552", f"`{kernel.name}` reads `{early[0]}`, which the update of `{block}` has changed"
             )
+
+    def steps_again(self, block: str, updated: str) -> bool:
+        """Is this an inner step, which reads what the block's own update has changed, to update it again?"""
+        bodies = (frame.owner.body for frame in self.frames if isinstance(frame.owner, Repeat))
+        return block == updated and any(isinstance(i, Update) and i.block == block for body in bodies for i in body)
 
     def accumulate(self, accumulate: Accumulate) -> None:
         value = self.use(accumulate.value, "accumulate", "`accumulate`")

@@ -37,7 +37,12 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A block's optimizer: torch.optim name in lower case or `package:Class`, options, groups, schedule, clip."""
+    """A block's optimizer: torch.optim name in lower case or `package:Class`, options, groups, schedule, clip.
+
+    A step of the plan updates it `steps` times, over which the schedule's `inner` law runs. W0 are the weights before
+    the first of them: `prox` adds (W - W0) / prox to each gradient, and after the last one the `outer` optimizer, where
+    there is one, steps from W0 with the gradient W0 - W. `state: reset` begins each batch without memory.
+    """
 
     block: str
     name: str
@@ -45,6 +50,11 @@ class Optimizer:
     groups: tuple[ParameterGroup, ...]
     schedule: dict[str, Any] = field(default_factory=dict)  # a `Schedule` of the spec, dumped
     clip: float | None = None
+    steps: int = 1
+    state: str = "persistent"
+    prox: float | None = None
+    outer: str = ""  # named as the optimizer itself; empty: none
+    outer_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

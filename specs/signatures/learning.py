@@ -162,9 +162,32 @@ SCHEDULES = vocabulary(
     )
 )
 
+SOLVERS = vocabulary(
+    (
+        Signature("gradient", (), "steps of the optimizer"),
+        Signature("exact", (), "the minimiser with `prox`: at once for squared, by Newton's method for matching"),
+        Signature("closed_form", (), "what `steps` plain gradient steps would give, by one eigendecomposition"),
+        Signature("fixed_point", (), "W = W0 - prox * gradient(W), `steps` times"),
+        Signature(
+            "cg",
+            (Parameter("iterations", "size", doc="of the conjugate gradients"),),
+            "conjugate gradients on the equations of `exact`, from W0",
+        ),
+    )
+)
+
 # Second names of optimizer arguments: the word of the paper -> the word of torch.
 OPTIMIZER_ALIASES: dict[str, dict[str, str]] = {"rmsprop": {"decay": "alpha"}}
 
+
+# Arguments that torch does not have, and the optimizer's name in plans where one is given.
+_FLAVOR = Parameter("flavor", "'torch' | 'tensorflow'", "torch", "tensorflow: s from 1, eps in its root, lr in m")
+FLAVORS: dict[str, dict[str, str]] = {"rmsprop": {"torch": "rmsprop", "tensorflow": "rmsprop_tensorflow"}}
+
+# Optimizers that are lpc's own, by their names in plans, with the options that they take.
+OWN_OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "rmsprop_tensorflow": ("lr", "alpha", "eps", "momentum", "weight_decay"),
+}
 
 # Optimizer arguments that make no sense below 0.
 NOT_NEGATIVE = frozenset({"lr", "weight_decay", "momentum", "eps", "lr_decay", "lambd", "initial_accumulator_value"})
@@ -186,6 +209,7 @@ def _optimizer(name: str, arguments: list[dict[str, Any]], doc: str) -> Signatur
     for alias, word in OPTIMIZER_ALIASES.get(name, {}).items():
         kind = next(p.type for p in parameters if p.name == word)
         parameters.append(Parameter(alias, f"none | {kind}", None, f"another name of `{word}`"))
+    parameters += [_FLAVOR] if name in FLAVORS else []
     return Signature(name, tuple(parameters), f"torch.optim.{doc}")
 
 

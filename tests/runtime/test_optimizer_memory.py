@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from lpc.runtime.ledger import Ledger
-from lpc.runtime.optimizer_class import REFUSED, classes
+from lpc.runtime.optimizer_class import OWN, REFUSED, classes
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.memory.optimizers import FOOTPRINTS, SCALAR, kept, made
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Optimizer, ParameterGroup
 
+KINDS = {**classes(), **OWN}
 SHAPES = ((64, 32), (16, 64), (8, 32))
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "adam": [{"amsgrad": True}, {"weight_decay": 0.1}],
@@ -28,13 +29,13 @@ CASES = [
     (name, options)
     for name in FOOTPRINTS
     for options in ({}, {"weight_decay": 0.1}, *OPTIONS.get(name, ()))
-    if set(options) <= set(inspect.signature(classes()[name]).parameters)
+    if set(options) <= set(inspect.signature(KINDS[name]).parameters)
 ]
 
 
 def measured(name: str, options: dict[str, Any]) -> tuple[int, int]:
     """Return what torch keeps and makes: bytes of state, and the most that its second step makes for a moment."""
-    kind = classes()[name]
+    kind = KINDS[name]
     parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     known = inspect.signature(kind).parameters
     way = next(({word: True} for word in ("fused", "foreach") if word in known and not set(options) & {word}), {})
@@ -54,7 +55,7 @@ def planned(name: str, options: dict[str, Any]) -> tuple[Optimizer, dict[str, Te
 
 
 def test_the_table_has_every_optimizer() -> None:
-    assert set(FOOTPRINTS) == set(classes()) - set(REFUSED)
+    assert set(FOOTPRINTS) == set(KINDS) - set(REFUSED)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -71,7 +72,7 @@ def test_the_table_says_what_torch_does(name: str, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", sorted(FOOTPRINTS))
 def test_without_foreach_no_more_than_some_copies_of_the_largest(name: str) -> None:
-    if "foreach" not in inspect.signature(classes()[name]).parameters:
+    if "foreach" not in inspect.signature(KINDS[name]).parameters:
         return
     options = {"foreach": False, "weight_decay": 0.1} if name != "rprop" else {"foreach": False}
     optimizer, types = planned(name, options)
