@@ -23,7 +23,9 @@ import lpc
 
 MIB = 2**20
 PERIOD = 10
-OFFSET = f"bp_offset(period={PERIOD}, batch=0.25, memory=recompute)"
+# What an offset costs and how noisy it is: measured rarely on few samples, or often on the whole batch.
+RARE = f"bp_offset(period={PERIOD}, batch=0.25, memory=recompute)"
+OFTEN = "bp_offset(period=2, batch=1.0, memory=recompute)"
 NETS: dict[str, dict[str, Any]] = {
     "resnet": {
         "network": {"zoo": "resnet18", "args": {"width": 16}, "inputs": {"image": [3, 32, 32]}},
@@ -47,15 +49,18 @@ NETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw(lr=1e-3, weight_decay=0.05)",
     },
 }  # fmt: skip
-# name -> the link on each boundary, whether blocks have losses of their own, and whether offsets correct them
-RULES: dict[str, tuple[str, bool, bool]] = {
-    "backprop": ("gradient", False, False),
-    "local (horizon 1)": ("stop", True, False),
-    "local + offset": ("stop", True, True),
-    "horizon 2": ("gradient(reach=1, only=furthest)", True, False),
-    "horizon 2 + offset": ("gradient(reach=1, only=furthest)", True, True),
-    "overlap (LoCo's routing)": ("gradient(reach=1)", True, False),
-    "overlap + offset": ("gradient(reach=1)", True, True),
+# name -> the link on each boundary, whether blocks have losses of their own, and the offset that corrects them
+RULES: dict[str, tuple[str, bool, str]] = {
+    "backprop": ("gradient", False, "none"),
+    "local (horizon 1)": ("stop", True, "none"),
+    "local + rare offset": ("stop", True, RARE),
+    "local + often offset": ("stop", True, OFTEN),
+    "horizon 2": ("gradient(reach=1, only=furthest)", True, "none"),
+    "horizon 2 + rare offset": ("gradient(reach=1, only=furthest)", True, RARE),
+    "horizon 2 + often offset": ("gradient(reach=1, only=furthest)", True, OFTEN),
+    "overlap (LoCo's routing)": ("gradient(reach=1)", True, "none"),
+    "overlap + rare offset": ("gradient(reach=1)", True, RARE),
+    "overlap + often offset": ("gradient(reach=1)", True, OFTEN),
 }
 # Two augmented views; blocks learn without labels, and a classifier from what the last of them gives, detached.
 CONTRASTIVE = "LoCo with NT-Xent, linear probe"
@@ -64,10 +69,10 @@ VIEWS = [{"random_resized_crop": {"size": 32, "scale": [0.2, 1.0]}}, "flip", "co
 
 def spec(net: dict[str, Any], rule: str, epochs: int, seed: int) -> dict[str, Any]:
     """One network under one rule; everything else is the same."""
-    links, local, corrected = RULES[rule]
+    links, local, correct = RULES[rule]
     learn: dict[str, Any] = {"blocks": "*", "optimizer": net["optimizer"], "schedule": "cosine"}
     learn |= {"head": net["head"], "loss": "cross_entropy"} if local else {"loss": "none"}
-    learn |= {"correct": OFFSET} if corrected else {}
+    learn |= {"correct": correct}
     field = next(iter(net["network"]["inputs"]))
     return {
         "network": net["network"],
