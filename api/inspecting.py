@@ -1,11 +1,13 @@
-"""What does `lpc inspect` show? A plan's blocks and boundaries, or its graph, program, a kernel, its memory."""
+"""What does `lpc inspect` show? A plan's blocks and boundaries, or what is asked for, as text, JSON or a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +16,6 @@ from lpc.output import say, show
 
 if TYPE_CHECKING:
     from lpc.plan import Plan
-    from lpc.specs.memory.prediction import Memory
 
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="a plan: folder or .zip", show_default=False)]
 
@@ -26,37 +27,62 @@ class GraphFormat(StrEnum):
     graphml = "graphml"
     json = "json"
     svg = "svg"
+    model_explorer = "model-explorer"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What reports are asked for, and of which lengths, devices and block."""
+
+    batch: int | None = None
+    lengths: dict[str, int] = field(default_factory=dict)
+    devices: int = 1
+    block: str | None = None
 
 
 def inspect(
     plan: PlanPath,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write a page for the browser", show_default=False)
+    ] = None,
     graph: Annotated[GraphFormat | None, typer.Option(help="print the partition as a graph")] = None,
     program: Annotated[bool, typer.Option("--plan", help="print the program, an instruction a line")] = False,
     kernel: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="print one kernel, such as b1.local", show_default=False),
     ] = None,
+    block: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tell everything about one block", show_default=False)
+    ] = None,
+    flow: Annotated[bool, typer.Option("--flow", help="which losses reach which parameters")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="predict the memory of a training step")] = False,
-    json: Annotated[bool, typer.Option("--json", help="with --memory: print it as JSON, in bytes")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="count the operations of a training step")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="when each device computes what")] = False,
+    devices: Annotated[int, typer.Option(metavar="N", min=1, help="with --timeline: this many devices")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="print what is asked for as JSON")] = False,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="with --memory: samples in a batch", show_default=False)
+        int | None, typer.Option(metavar="N", min=1, help="samples in a batch", show_default=False)
     ] = None,
     length: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=N", help="with --memory: a length such as T=128", show_default=False),
+        list[str] | None, typer.Option(metavar="NAME=N", help="a length such as T=128", show_default=False)
     ] = None,
 ) -> None:
     """Show a plan: its blocks and boundaries, or what is asked for."""
-    if not memory and (json or batch is not None or length):
-        raise typer.BadParameter("is an option of --memory", param_hint="--json, --batch or --length")
+    question = Question(batch, dict(map(_length, length or ())), devices, block)
+    asked = {"block": block is not None, "flow": flow, "memory": memory, "cost": cost, "timeline": timeline}
+    names = [name for name, wanted in asked.items() if wanted]
+    if html is None and not names and (batch is not None or length):
+        raise typer.BadParameter("belongs to --html, --block, --memory, --cost or --timeline", param_hint="--batch")
     found = lpc.load(plan)
-    chosen = [text for text in (_graph(found, graph), _program(found, program), _kernel(found, kernel)) if text]
-    for text in chosen:
+    texts = [text for text in (_graph(found, graph), _program(found, program), _kernel(found, kernel)) if text]
+    for text in texts:
         say(text, end="")
-    if memory:
-        _memory(found.memory(batch, dict(map(_length, length or ()))), json)
-    elif not chosen:
-        _overview(found)
+    if html is not None:
+        _page(found, html, question)
+    if json:
+        say(_json(found, names or ["overview"], question), end="")
+    elif names or not (texts or html):
+        _show(found, names or ["overview"], question)
 
 
 def _length(text: str) -> tuple[str, int]:
@@ -68,14 +94,16 @@ def _length(text: str) -> tuple[str, int]:
 
 def _graph(plan: Plan, form: GraphFormat | None) -> str | None:
     from lpc import graphs
+    from lpc.explorer import to_model_explorer
 
-    writers: dict[GraphFormat, Callable[..., str]] = {
-        GraphFormat.dot: graphs.to_dot,
-        GraphFormat.graphml: graphs.to_graphml,
-        GraphFormat.json: graphs.to_json,
-        GraphFormat.svg: graphs.to_svg,
+    writers: dict[GraphFormat, Callable[[Plan], str]] = {
+        GraphFormat.dot: lambda plan: graphs.to_dot(plan.partition),
+        GraphFormat.graphml: lambda plan: graphs.to_graphml(plan.partition),
+        GraphFormat.json: lambda plan: graphs.to_json(plan.partition),
+        GraphFormat.svg: lambda plan: graphs.to_svg(plan.partition),
+        GraphFormat.model_explorer: to_model_explorer,
     }
-    return None if form is None else writers[form](plan.partition)
+    return None if form is None else writers[form](plan)
 
 
 def _program(plan: Plan, wanted: bool) -> str | None:
@@ -86,21 +114,34 @@ def _kernel(plan: Plan, name: str | None) -> str | None:
     return None if name is None else plan.kernel(name)
 
 
-def _memory(found: Memory, json: bool) -> None:
-    from lpc.views import memory
+def _page(plan: Plan, path: Path, question: Question) -> None:
+    from lpc.specs.files import write_atomically
+    from lpc.views.html.page import page
 
-    if json:
-        say(memory.json_text(found), end="")
-        return
-    show(memory.blocks(found))
-    say(memory.peak(found), end="")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page(plan, question.batch, question.lengths).encode())
+    say(f"wrote {path}")
 
 
-def _overview(plan: Plan) -> None:
-    from lpc.views import building, partition
+def _show(plan: Plan, names: list[str], question: Question) -> None:
+    from lpc.views.inspection import REPORTS
 
-    say(f"plan {plan.spec.name}, {plan.hash[:12]}, target {plan.data.target}, torch {plan.data.torch}")
-    say(building.trace(plan.data.report) + "\n")
-    show(partition.blocks(plan.data))
-    say("")
-    show(partition.boundaries(plan.data))
+    for index, name in enumerate(names):
+        if index:
+            say("")
+        for view in _shown(REPORTS[name].find(plan, question), name):
+            say(view) if isinstance(view, str) else show(view)
+
+
+def _shown(found: Any, name: str) -> Iterator[Any]:
+    from lpc.views.inspection import REPORTS
+
+    return REPORTS[name].shown(found)
+
+
+def _json(plan: Plan, names: list[str], question: Question) -> str:
+    """Return the only report as it is, several under their names."""
+    from lpc.views.inspection import REPORTS
+
+    told = {name: REPORTS[name].plain(REPORTS[name].find(plan, question)) for name in names}
+    return json.dumps(told if len(told) > 1 else next(iter(told.values())), indent=1, default=str) + "\n"

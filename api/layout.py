@@ -1,4 +1,6 @@
-"""Where does each box of a layered drawing stand? Ranks by longest path, order by barycentre, exact spacing.
+"""Where does each box of a layered drawing stand? Ranks by longest path, order by Sugiyama's method, exact spacing.
+
+The order in a rank is igraph's where that is installed (`pip install 'lpc[view]'`), else by barycentres here.
 
 Every edge is a chain of cells, one in each rank between its ends, and carries its label in the first of them;
 so boxes, labels and passing lines never overlap.
@@ -91,14 +93,32 @@ def _ranks(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 def _arrange(ranks: list[list[Cell]]) -> None:
     """Sweep down and up: order each rank by the middle of its neighbours above (below), then space it."""
+    sorting = 0 if ordered(ranks) else SORTING_SWEEPS
     for rank in ranks:
         _space(rank, [0.0] * len(rank))
     for sweep in range(SWEEPS):
         for rank in ranks if sweep % 2 == 0 else reversed(ranks):
-            if sweep < SORTING_SWEEPS:
+            if sweep < sorting:
                 side = -1 if sweep % 2 == 0 else 1
                 rank.sort(key=lambda cell: _middle(cell, side))
             _space(rank, [_middle(cell, 0) for cell in rank])
+
+
+def ordered(ranks: list[list[Cell]]) -> bool:
+    """Sort each rank with few crossings, by igraph's layered layout; return False where igraph is not installed."""
+    try:
+        import igraph
+    except ImportError:
+        return False
+    cells = [cell for rank in ranks for cell in rank]
+    index = {id(cell): number for number, cell in enumerate(cells)}
+    levels = [level for level, rank in enumerate(ranks) for _ in rank]
+    edges = [(index[id(c)], index[id(n)]) for c in cells for n in c.near if n.rank > c.rank]
+    drawing = igraph.Graph(len(cells), edges, directed=True)
+    places = [place[0] for place in drawing.layout_sugiyama(layers=levels, maxiter=100).coords]
+    for rank in ranks:
+        rank.sort(key=lambda cell: places[index[id(cell)]])
+    return True
 
 
 def _middle(cell: Cell, side: int) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from lpc.specs.memory.prediction import BlockMemory, Memory
@@ -64,9 +65,15 @@ def _lines(memory: Memory) -> Iterator[str]:
         yield f"  {size(sum(one.size for one in rest)):>10}  in {len(rest)} more"
 
 
-def json_text(memory: Memory) -> str:
+def shown(memory: Memory) -> Iterator[RenderableType]:
+    """Yield the table of the blocks, and the peak."""
+    yield blocks(memory)
+    yield peak(memory).rstrip("\n")
+
+
+def plain(memory: Memory) -> dict[str, Any]:
     """Return everything in bytes, with the sums `resident` and `total`."""
-    return json.dumps({**asdict(memory), "resident": memory.resident, "total": memory.total}, indent=1) + "\n"
+    return {**asdict(memory), "resident": memory.resident, "total": memory.total}
 
 
 def _row(table: Table, block: BlockMemory) -> None:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, Example] = {
         COMMAND,
     ),
     "0704": Example(
-        "A plan's kernels are named after its blocks.",
+        "A plan's kernels are named after its blocks, and those as the spec says.",
         "lpc inspect digits.plan --kernel b1.locall",
         "lpc inspect digits.plan --kernel b1.local",
         COMMAND,

@@ -167,7 +167,7 @@ def test_inspect_predicts_memory(lpc: Command, built: Path) -> None:
     assert [block["block"] for block in told["blocks"]] == list(plan.partition)
 
 
-@pytest.mark.parametrize("options", [["--json"], ["--batch", "3"], ["--memory", "--length", "T=0"]])
+@pytest.mark.parametrize("options", [["--batch", "3"], ["--flow", "--length", "T"], ["--memory", "--length", "T=0"]])
 def test_options_of_memory_are_told(lpc: Command, built: Path, options: list[str]) -> None:
     refused = lpc("inspect", built, *options)
     assert refused.code == 2

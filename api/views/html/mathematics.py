@@ -1,0 +1,149 @@
+"""What does a block solve, in mathematical notation? Its variables, its objective, its gradient and its update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lpc.compiler.rules import stated
+from lpc.specs.model import Spec
+from lpc.specs.plan.plan import Optimizer, Program
+from lpc.specs.signatures import ESTIMATORS, LINKS
+from lpc.specs.term import Term
+
+Line = tuple[str, str]  # what is said, and the formula
+
+MOMENTS = "m ← β₁m + (1 − β₁)g,  v ← β₂v + (1 − β₂)g²,  θ ← θ − η m̂ / (√v̂ + ε)"
+UPDATES: dict[str, str] = {
+    "adam": MOMENTS,
+    "adamw": f"{MOMENTS} − ηλθ",
+    "nadam": "Adam's moments, with Nesterov's look-ahead in m̂",
+    "radam": "Adam's moments, rectified while v̂ is uncertain",
+    "adamax": "m ← β₁m + (1 − β₁)g,  u ← max(β₂u, |g|),  θ ← θ − η m̂ / u",
+    "adagrad": "v ← v + g²,  θ ← θ − η g / (√v + ε)",
+    "rmsprop": "v ← αv + (1 − α)g²,  θ ← θ − η g / (√v + ε)",
+}
+GRADIENTS: dict[str, str] = {
+    "backprop": "g = ∂L/∂θ",
+    "forward": "ĝ = (∂L/∂z · u) u,  u drawn anew, at the perturbed z",
+    "feedback_alignment": "g = ∂L/∂θ with B for Wᵀ on the way back",
+}
+SYMBOLS = {
+    "lr": "η", "momentum": "μ", "weight_decay": "λ", "betas": "(β₁, β₂)", "eps": "ε", "alpha": "α", "dampening": "δ",
+}  # fmt: skip
+
+
+def problem(
+    spec: Spec, program: Program, partition: Mapping[str, Any], block: str, losses: Sequence[str]
+) -> list[Line]:
+    """Return a block's local problem; `losses` are those that reach its parameters, as `block.loss`."""
+    judged = block == partition["graph"].get("output_block")
+    objective = _objective(spec, program, block, losses, judged)
+    return [*_inputs(partition, block), *objective, *_steps(spec, program, block)]
+
+
+def _inputs(partition: Mapping[str, Any], block: str) -> Iterator[Line]:
+    node = next((node for node in partition["nodes"] if node["id"] == block), None)
+    read = [] if node is None else [str(name) for name in node["reads"]]
+    for edge in partition["edges"]:
+        if edge["target"] != block:
+            continue
+        link = str(edge["link"])
+        for tensor in edge["tensors"]:
+            read.append(f"sg[{tensor['name']}]" if link == "stop" else str(tensor["name"]))
+    yield "input", "x = " + (", ".join(read) or "none")
+    if node is not None:
+        yield "output", f"h = f(x; θ),  θ ∈ ℝ^{node['num_parameters']:,}"
+    for edge in partition["edges"]:
+        if edge["target"] == block and str(edge["link"]) not in ("stop", "gradient"):
+            yield f"link from {edge['source']}", _told(str(edge["link"]))
+
+
+def _told(link: str) -> str:
+    """Return a link with the meaning that the language gives it."""
+    signature = LINKS.get(link.partition("(")[0])
+    return f"{link}: {signature.doc}" if signature is not None else link
+
+
+def _objective(
+    spec: Spec, program: Program, block: str, losses: Sequence[str], judged: bool
+) -> Iterator[Line]:
+    own = [loss for loss in losses if loss.rpartition(".")[0] == block]
+    other = [loss for loss in losses if loss not in own]
+    terms = [_loss(spec, block, loss.rpartition(".")[2], judged) for loss in own] + [f"L({loss})" for loss in other]
+    heads = any(name.startswith(f"heads.{block}.") for name in program.state)
+    variables = "θ, φ" if heads else "θ"
+    if block not in program.optimizers:
+        yield "objective", "none: nothing in this block learns"
+    elif terms:
+        yield "objective", f"min over {variables}:  L = {' + '.join(terms)}"
+    if heads:
+        yield "head", f"q = {stated(spec, block, 'head') or _readout_head(spec, block)}(h; φ)"
+
+
+def _readout_head(spec: Spec, block: str) -> str:
+    return str(spec.readouts[block].head) if block in spec.readouts else "head"
+
+
+def _loss(spec: Spec, block: str, name: str, judged: bool) -> str:
+    """Return one of the block's own losses as it was written, on what it judges; `judged` is the network's output."""
+    named = stated(spec, block, "loss", by_name=True) or (spec.loss if judged else ())
+    written = [*named, *(stated(spec, block, "loss") or ()), *spec.loss]
+    if block in spec.readouts:
+        written = [spec.readouts[block].loss]
+    term = next((term for term in written if name in ("loss", term.name)), Term(name))
+    return f"{term.name}(q; {_arguments(term)})" if term.args or term.kwargs else f"{term}(q)"
+
+
+def _arguments(term: Term) -> str:
+    return str(term).partition("(")[2].removesuffix(")")
+
+
+def _steps(spec: Spec, program: Program, block: str) -> Iterator[Line]:
+    optimizer = program.optimizers.get(block)
+    if optimizer is None:
+        return
+    estimator = stated(spec, block, "estimator") or Term("backprop")
+    formula = GRADIENTS.get(estimator.name) or ESTIMATORS[estimator.name].doc
+    yield "gradient", formula + (f"   ({estimator})" if estimator.kwargs or estimator.args else "")
+    correction = program.corrections.get(block)
+    if correction is not None:
+        law = "" if correction.decay == 1 else f"{correction.decay}^age · "
+        yield "correction", (
+            f"g ← {correction.alpha} g + {correction.scale} · {law}D,  D = true − {correction.alpha} · local gradient,"
+            f" measured every {correction.period} steps"
+        )
+    yield "update", _update(optimizer)
+    yield "with", _constants(optimizer)
+
+
+def _update(optimizer: Optimizer) -> str:
+    """Return the rule by which an optimizer moves a parameter."""
+    if optimizer.name == "sgd":
+        return _descent(optimizer.options)
+    return UPDATES.get(optimizer.name, f"θ ← {optimizer.name}(θ, g)")
+
+
+def _descent(options: Mapping[str, Any]) -> str:
+    decayed = "g + λθ" if options.get("weight_decay") else "g"
+    if not options.get("momentum"):
+        return f"θ ← θ − η ({decayed})" if "λ" in decayed else "θ ← θ − η g"
+    step = f"{decayed} + μm" if options.get("nesterov") else "m"
+    return f"m ← μm + {decayed},  θ ← θ − η {f'({step})' if '+' in step else step}"
+
+
+def _constants(optimizer: Optimizer) -> str:
+    named = {name: value for name, value in optimizer.options.items() if value not in (None, False, 0, 0.0)}
+    parts = [f"{SYMBOLS.get(name, name)} = {_number(value)}" for name, value in named.items()]
+    law = optimizer.schedule.get("then")
+    if law is not None:
+        warm = optimizer.schedule.get("warmup")
+        name = law.get("name") if isinstance(law, Mapping) else law
+        parts.append(f"η times {name}" + (f" after {warm} of warm-up" if warm else ""))
+    factors = {group.lr_factor for group in optimizer.groups} - {1.0}
+    parts += [f"η times {factor} for some parameters" for factor in sorted(factors)]
+    return ",  ".join(parts) or "the optimizer's own defaults"
+
+
+def _number(value: Any) -> str:
+    return f"({', '.join(map(_number, value))})" if isinstance(value, list | tuple) else str(value)

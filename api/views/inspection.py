@@ -1,0 +1,81 @@
+"""Which reports does `lpc inspect` have? For each: how it is found, how it is shown, and how it is plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from lpc.flow import flow
+from lpc.plan import Plan
+from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.timeline import Timeline, timeline
+from lpc.views import block, building, cost, memory, partition
+from lpc.views import flow as flows
+from lpc.views import timeline as timelines
+from lpc.views.html.facts import facts
+
+if TYPE_CHECKING:
+    from lpc.inspecting import Question
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report's three functions: from plan and question to what is found, from there to views and to plain data."""
+
+    find: Callable[[Plan, Question], Any]
+    shown: Callable[[Any], Iterator[RenderableType]]
+    plain: Callable[[Any], Any]
+
+
+def _overview(plan: Plan) -> Iterator[RenderableType]:
+    yield f"plan {plan.spec.name}, {plan.hash[:12]}, target {plan.data.target}, torch {plan.data.torch}"
+    yield building.trace(plan.data.report) + "\n"
+    yield partition.blocks(plan.data)
+    yield ""
+    yield partition.boundaries(plan.data)
+
+
+def _plain_overview(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.spec.name,
+        "hash": plan.hash,
+        "target": plan.data.target,
+        "torch": plan.data.torch,
+        "report": dict(plan.data.report),
+        "partition": dict(plan.data.partition),
+    }
+
+
+def _block(plan: Plan, question: Question) -> Mapping[str, Any]:
+    """Return the facts of a block. Raises LpcError (0704) where the plan has none of that name."""
+    found = facts(plan, flow(plan.data), plan.cost(question.batch, question.lengths),
+                  plan.memory(question.batch, question.lengths))  # fmt: skip
+    name = str(question.block)
+    if name not in found:
+        message, notes = f"the plan has no block `{name}`", (f"it has {', '.join(found)}",)
+        raise LpcError(Diagnostic("0704", message, place=name, notes=notes, help=did_you_mean(name, found)))
+    return {"block": name, **found[name]}
+
+
+def _timelines(plan: Plan, question: Question) -> list[Timeline]:
+    """Return the timelines of 1 device up to as many as are asked for and of use."""
+    lengths = plan.lengths(question.batch, question.lengths)
+    found: list[Timeline] = []
+    for devices in range(1, question.devices + 1):
+        one = timeline(plan.data.program, plan.data.kernels["native"], lengths, devices)
+        if not found or one.devices > found[-1].devices:
+            found.append(one)
+    return found
+
+
+REPORTS: dict[str, Report] = {
+    "overview": Report(lambda plan, question: plan, _overview, _plain_overview),
+    "block": Report(_block, block.shown, dict),
+    "flow": Report(lambda plan, question: flow(plan.data), flows.shown, flows.plain),
+    "memory": Report(lambda plan, q: plan.memory(q.batch, q.lengths), memory.shown, memory.plain),
+    "cost": Report(lambda plan, q: plan.cost(q.batch, q.lengths), cost.shown, cost.plain),
+    "timeline": Report(_timelines, timelines.shown, timelines.plain),
+}
