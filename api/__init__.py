@@ -8,6 +8,7 @@ from lpc.specs.lazy import lazily
 
 if TYPE_CHECKING:
     from lpc.building import build
+    from lpc.difference import diff
     from lpc.merging import merge_adapters
     from lpc.plan import Plan, load
     from lpc.reading import check
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "build",
     "check",
+    "diff",
     "expand",
     "load",
     "merge_adapters",
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazily(
         "__version__": "lpc.version",
         "build": "lpc.building",
         "check": "lpc.reading",
+        "diff": "lpc.difference",
         "expand": "lpc.specs.expanding",
         "load": "lpc.plan",
         "merge_adapters": "lpc.merging",

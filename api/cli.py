@@ -15,8 +15,10 @@ import typer
 import lpc
 from lpc import formatting, language
 from lpc.collecting import keeping_all
+from lpc.comparing import diff
 from lpc.inspecting import PlanPath, inspect
 from lpc.lsp.command import lsp
+from lpc.naming import is_plan
 from lpc.output import say, show, tell
 from lpc.usage import UsageError, continuation, misuse
 
@@ -192,7 +194,7 @@ def run(
     from lpc.views import running
 
     overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
-    written = None if _is_plan(source) else lpc.check(source, overrides)
+    written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
     folder = out or Path("runs", plan.spec.name)
     with located(plan, source, written):
@@ -204,13 +206,8 @@ def run(
     say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (inspect, formatting.fmt, language.explain, language.fix, language.schema, lsp):
+for _command in (inspect, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
-
-
-def _is_plan(source: Path) -> bool:
-    """Tell whether a path means a plan, which is a folder or an archive, or else a spec."""
-    return source.is_dir() or source.suffix in (".zip", ".plan")
 
 
 def _built(source: Path, overrides: Sequence[str]) -> Plan:

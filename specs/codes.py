@@ -262,7 +262,7 @@ CODES: dict[str, Code] = {
     "0701": Code("file not accessible", "correct the path, or the permissions and free space there"),
     "0702": Code("file already there", "choose another name, or add `--force` to replace it"),
     "0703": Code("a built plan is fixed", "give the spec to `lpc run`, or build the plan again with `--set`"),
-    "0704": Code("unknown kernel or block", "`lpc inspect PLAN` lists the blocks, and `lpc inspect PLAN --plan` the kernels"),
+    "0704": Code("unknown kernel or block", "`lpc inspect PLAN` lists the blocks, with `--plan` the kernels"),
     "0705": Code("command line not understood", "see `lpc --help`"),
     "0706": Code("no such code", "the codes are listed in docs/errors.md"),
     "0707": Code("library for editors is missing", "install it: pip install 'lpc[lsp]'"),

@@ -115,6 +115,18 @@ def _steps(spec: Spec, program: Program, block: str) -> Iterator[Line]:
         )
     yield "update", _update(optimizer)
     yield "with", _constants(optimizer)
+    yield from _around(optimizer)
+
+
+def _around(optimizer: Optimizer) -> Iterator[Line]:
+    """Yield what happens around the update: inner steps on one batch, a proximal term, an outer optimizer."""
+    if optimizer.prox is not None:
+        yield "proximal term", f"g ← g + (θ − θ₀) / {optimizer.prox}"
+    if optimizer.steps > 1:
+        memory = ", whose state begins anew with each batch" if optimizer.state == "reset" else ""
+        yield "inner steps", f"{optimizer.steps} updates on each batch from θ₀, its inputs and targets frozen{memory}"
+    if optimizer.outer:
+        yield "outer update", f"θ ← {optimizer.outer}(θ₀, θ₀ − θ)"
 
 
 def _update(optimizer: Optimizer) -> str:
