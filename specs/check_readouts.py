@@ -27,7 +27,7 @@ def predictor(spec: Spec, problems: Problems) -> None:
     """0145: what the run predicts with exists."""
     term, path = spec.run.predict, ("run", "predict")
     given = term.args[0] if term.args else term.kwargs.get("name")
-    if term.name == "readout" and given not in spec.readouts:
+    if term.name == "readout" and isinstance(given, str) and given not in spec.readouts:
         message, known = f"there is no readout `{given}`", tuple(spec.readouts)
         otherwise = f"`readouts` has {', '.join(known) or 'no entry'}"
         problems.misspelt("0145", message, spec.origin(*path), path, str(given), known, otherwise)

@@ -77,6 +77,7 @@ TABLE = (
     Bad("later_link", "links: stop", "links: variable(steps=5)", "0111", 13, 10, "not supported"),
     Bad("units_of_none", "links: stop", "units: {groups: 0}", "0114", 13, 19, "above 0"),
     Bad("no_readout", "epochs: 1", "epochs: 1, predict: readout(a)", "0145", 16, 27),
+    Bad("readout_of_a_list", "epochs: 1", "epochs: 1, predict: 'readout([1])'", "0123", 16, 36, "a text"),
     Bad("readout_of_no_block", "name: small", "readouts: {a: {from: [b9], optimizer: sgd(lr=1)}}", "0132", 1, 23),
     Bad("missing_key", "data: {source: digits, batch: 32}", "fields: {label: {dtype: int64}}", "0112", 9, 10),
     Bad("wrong_type", "batch: 32", "batch: many", "0113", 9, 31, "whole number"),
