@@ -21,7 +21,7 @@ from lpc.compiler.capture.tracing import length_hints
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.frontend.network import call
 from lpc.compiler.frontend.outputs import select
-from lpc.compiler.isolation import declared_influence
+from lpc.compiler.isolation import declared_by_targets, declared_influence
 from lpc.compiler.reference import Reference, reference_step
 from lpc.corrected import corrected
 from lpc.hardened import hardened
@@ -38,7 +38,7 @@ from lpc.specs.plan.instructions import Every, Part
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise, Program
 from lpc.specs.plan.plan import Plan as PlanData
-from lpc.specs.plan.verify import influence
+from lpc.specs.plan.verify import influence, influence_by_targets
 from lpc.specs.plan.verify import verify as verify_structure
 
 T = TypeVar("T")
@@ -55,7 +55,8 @@ class Report:
 
     `influence` is the set of losses that reach each parameter, computed from the kernels; `declared` the set
     that the spec's links allow. `output` is the relative error of the network's output in evaluation. `estimators`
-    tells of each block whose gradient is estimated from noise whether that is unbiased, or why not.
+    tells of each block whose gradient is estimated from noise whether that is unbiased, or why not. `targets` are the
+    losses that make the target by which a parameter learns, `declared_targets` those that may come back to its block.
     """
 
     diagnostics: tuple[Diagnostic, ...]
@@ -67,11 +68,17 @@ class Report:
     output: float
     tolerance: float
     estimators: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    declared_targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def leaks(self) -> dict[str, frozenset[str]]:
-        """Parameters that a loss reaches although the spec stops its gradient."""
-        extra = {n: s - self.declared.get(n, frozenset()) for n, s in self.influence.items()}
+        """Parameters that a loss reaches, or makes the target of, although the spec stops its gradient."""
+        extra = {
+            n: (s - self.declared.get(n, frozenset()))
+            | (self.targets.get(n, frozenset()) - self.declared_targets.get(n, frozenset()))
+            for n, s in self.influence.items()
+        }
         return {n: s for n, s in extra.items() if s}
 
     @property
@@ -115,6 +122,8 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
         output=_error(output, expected_output(build, precise.plan, batches[0])),
         tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
         estimators=dict(plan.data.report.get("estimators", {})),
+        targets={n: s for n, s in influence_by_targets(plan.data).items() if s},
+        declared_targets=declared_by_targets(_given(build.graph), build.problems),
     )
 
 

@@ -19,7 +19,7 @@ from lpc.compiler.correction import Corrections, corrections
 from lpc.compiler.frontend.network import BuiltNetwork, build_network
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.frontend.trace import trace as trace_network
-from lpc.compiler.isolation import declared_influence, ensure_isolated
+from lpc.compiler.isolation import declared_by_targets, declared_influence, ensure_isolated
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.localize import localize as localize_blocks
 from lpc.compiler.negatives import Hard, hard_negatives
@@ -145,7 +145,8 @@ def build_plan(
     """
     build = run_pipeline(Build(spec, tuple(allow), dict(fields or {})))
     plan = assemble(build)
-    ensure_isolated(plan, declared_influence(_given(build.graph), learning(build)))
+    graph, problems = _given(build.graph), learning(build)
+    ensure_isolated(plan, declared_influence(graph, problems), declared_by_targets(graph, build.problems))
     return plan
 
 

@@ -3,6 +3,7 @@
 A cotangent's age counts the boundaries that it has crossed since it left its loss. A link `gradient(reach=n)` lets it
 pass if it has then crossed at most n. Ages from the largest finite reach of the network on (its *horizon*) are one:
 only links without a limit let them pass. Without any limit the horizon is 0 and all cotangents are of age 0.
+A cotangent passes a link `target` as well: what it makes of the block there is a target instead of gradients.
 
 Sources: LoCo (Xiong, Ren, Urtasun 2020, arXiv 2008.01342) is reach 1; the look-ahead horizons of arXiv 2409.19561 are
 `reach=h-1, only=furthest`.
@@ -35,6 +36,8 @@ class Passage:
 
 def passage(link: Term) -> Passage:
     """Read a boundary's link."""
+    if link.name == "target":
+        return Passage(True, None, False)
     if link.name != "gradient":
         return Passage(False, None, False)
     options: dict[str, Any] = signatures.LINKS["gradient"].bind(link)

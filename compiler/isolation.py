@@ -10,7 +10,7 @@ from lpc.compiler.credit import furthest_only, losses_by_age
 from lpc.compiler.localize import LocalProblem
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.plan import Plan
-from lpc.specs.plan.verify import influence, verify
+from lpc.specs.plan.verify import influence, influence_by_targets, verify
 
 Influence = dict[str, frozenset[str]]
 
@@ -27,6 +27,8 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
         ages = furthest_only(here) if problem.furthest else frozenset(here)
         ahead = frozenset[str]().union(*(here[age] for age in ages))
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
+        if problem.target is not None:
+            losses = frozenset({f"{block}.{problem.target.loss}"})
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses
         for key, names in problem.heads.parameters_by_key().items():
@@ -35,20 +37,31 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
     return declared
 
 
-def leaks(plan: Plan, declared: Influence) -> Influence:
-    """Return the losses that reach a parameter in the plan's kernels although the spec stops them."""
-    found = {name: frozenset(losses) for name, losses in influence(plan).items()}
+def declared_by_targets(graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]) -> Influence:
+    """Return for each parameter the losses of which its block's target may be made: those that come back to it."""
+    arriving = losses_by_age(graph, [b for b in graph.nodes if problems[b].losses])
+    return {
+        name: frozenset(f"{b}.{loss.name}" for b in arriving[block][0] for loss in problems[b].losses)
+        for block, problem in problems.items()
+        if problem.target is not None
+        for name in problem.trainable
+    }
+
+
+def leaks(found: Influence, declared: Influence) -> Influence:
+    """Return the losses that reach a parameter although the spec stops them."""
     extra = {name: losses - declared.get(name, frozenset()) for name, losses in found.items()}
     return {name: losses for name, losses in extra.items() if losses}
 
 
-def ensure_isolated(plan: Plan, declared: Influence) -> None:
+def ensure_isolated(plan: Plan, declared: Influence, by_targets: Influence) -> None:
     """Refuse a plan that is malformed or lets a gradient through a stop.
 
     Raises LpcError with every problem found; with a plan from this compiler that is a defect of it.
     """
     problems = [d for d in verify(plan) if d.severity == "error"]
-    for name, losses in leaks(plan, declared).items():
+    extra = leaks(influence(plan), declared) | leaks(influence_by_targets(plan), by_targets)
+    for name, losses in extra.items():
         message = f"`{name}` gets a gradient of {', '.join(sorted(losses))}, which a stop link should keep from it"
         problems.append(Diagnostic("0413", message, place="kernels"))
     if problems:

@@ -20,6 +20,7 @@ from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
+from lpc.compiler.targets import Target, targets
 from lpc.compiler.units import UnitLayout, unit_layout
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
@@ -61,6 +62,7 @@ class LocalProblem:
     A block that perturbs (`estimator`) reads tangents of the values `moves_in`, hands on those of `moves_out`, takes
     the credit of the blocks in `credits`, and sends its own if `sends_credit`; its own losses' by its `units`.
     `coupled` are those of `credits` in which one sample moves another's losses; what that would earn is not told.
+    With a `target` what comes back teaches no parameter: it makes the target of a problem of the block's own.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
     """
 
@@ -85,6 +87,7 @@ class LocalProblem:
     errors: bool = False
     warnings: tuple[str, ...] = field(default=())
     coupled: tuple[str, ...] = ()
+    target: Target | None = None
 
 
 def localize(
@@ -97,7 +100,8 @@ def localize(
     _ensure_chain(spec, graph)
     flow = Directions(spec, graph)
     flow.ensure_sound()
-    writer = _Localizer(spec, traced, graph, Objectives(spec, traced, graph, fields), flow)
+    aims = targets(spec, traced, graph)
+    writer = _Localizer(spec, traced, graph, Objectives(spec, traced, graph, fields), flow, aims)
     return {block: writer.problem(block) for block in graph.nodes}
 
 
@@ -108,6 +112,7 @@ class _Localizer:
     graph: nx.DiGraph[str]
     objectives: Objectives
     flow: Directions
+    aims: Mapping[str, Target]
 
     def problem(self, block: str) -> LocalProblem:
         feature = {mode: self.feature(block, mode) for mode in ("train", "eval")}
@@ -141,6 +146,7 @@ class _Localizer:
             bool(self.flow.movers(block)),
             feedback,
             self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
+            target=self.aims.get(block),
         )
 
     def units(self, block: str, feature: str) -> UnitLayout:

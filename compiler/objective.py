@@ -20,6 +20,7 @@ from lpc.compiler.local_loss import LocalLoss, LocalModules, judge
 from lpc.compiler.losses import LOSSES, METRICS, LossKind
 from lpc.compiler.rules import stated, stated_at, stated_path
 from lpc.compiler.setting import Ahead, Setting
+from lpc.compiler.targets import targeted
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
 from lpc.specs.model import Path, Spec
@@ -66,7 +67,8 @@ class Objectives:
         if self.graph.nodes[block].get("frozen") and not self.is_output(block):
             return (), ()
         value = stated(self.spec, block, "loss")
-        return (value if isinstance(value, tuple) else ()), stated_path(self.spec, block, "loss")
+        own = () if block in targeted(self.spec, self.graph) else value  # a target's problem is no loss of a prediction
+        return (own if isinstance(own, tuple) else ()), stated_path(self.spec, block, "loss")
 
     def weight(self, block: str, written: Value) -> float:
         """Return a term's weight: a number, or that of the block in a law over the blocks before the output's."""

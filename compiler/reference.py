@@ -3,7 +3,8 @@
 Independent of capture, schedule and runtime: an eager forward pass, the sum of all losses, one call of
 `torch.autograd.grad`. A stop-gradient makes the sum of local losses equal to local learning. A value that is taught by
 the output's error adds its product with that error's projection to the sum. Blocks that perturb are constants here,
-and what they hand to others are leaves: what they learn from the leaves' gradients, `estimated` says.
+and what they hand to others are leaves: what they learn from the leaves' gradients, `estimated` says. What blocks
+with a target learn, `aimed` says.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from lpc.compiler.aimed import aimed
 from lpc.compiler.backward_weights import BackwardWeights
 from lpc.compiler.credit import horizon, passages
 from lpc.compiler.eager import Boundary, Crossing, Walk, head_parameters, parameters_of, stopped, total
@@ -61,6 +63,7 @@ def reference_step(
     sources = {n: leaves[n] for n in wanted if n in leaves}
     exact = step.gradients({**sources, **{_handed(v): leaf for v, leaf in handed.leaves.items()}})
     gradients = {n: g for n, g in exact.items() if n in sources}
+    gradients |= aimed(problems, leaves, step.values, total(list(step.losses.values())))
     perturbing = {b: p for b, p in problems.items() if p.estimator.perturbs}
     if perturbing:
         sent = {v: [exact[_handed(v)]] if _handed(v) in exact else [] for v in handed.leaves}

@@ -10,7 +10,7 @@ from lpc.specs.diagnostics import Label
 from lpc.specs.globs import split_globs
 from lpc.specs.model import Layer, Path, Spec
 from lpc.specs.problems import Problems
-from lpc.specs.signatures import LOSSES, MERGES, STRUCTURES
+from lpc.specs.signatures import MERGES, STRUCTURES, VOCABULARIES
 
 MAX_LAYERS = 10_000
 
@@ -173,7 +173,8 @@ def fractions(spec: Spec, problems: Problems) -> None:
 def batch_fields(spec: Spec, problems: Problems) -> None:
     """0142: without `data`, `fields` declares what batches hold besides inputs that are targets themselves."""
     losses = [*spec.loss, *(loss for rule in spec.learn for loss in rule.loss or ())]
-    reading = [loss for loss in losses if loss.name not in LOSSES or LOSSES[loss.name].parameter("target")]
+    known = VOCABULARIES["loss"]
+    reading = [loss for loss in losses if loss.name not in known or known[loss.name].parameter("target")]
     own = all(loss.kwargs.get("target") in list(spec.network.inputs) for loss in reading)
     if spec.data is None and not spec.fields and not own:
         problems.add("0142", "the spec has neither `data` nor `fields`", spec.origin(), ())

@@ -149,6 +149,8 @@ CODES: dict[str, Code] = {
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     "0432": Code("a phase that cannot train", "Let its `train` name what learns, and all that it learns through."),
     "0433": Code("inner steps that do not fit", "Take one step on each batch, or remove what speaks of one step."),
+    "0434": Code("a target that does not fit", "Link a block with one last layer by `target`, with a loss of targets."),
+    "0435": Code("no matching loss", "Write `loss: squared`, or name a transfer: `matching(transfer=relu)`."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

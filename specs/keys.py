@@ -48,7 +48,7 @@ KEYS: dict[str, dict[str, str]] = {
     "decompose": {
         "blocks": "Blocks: names with the modules in each, or per_layer, each(pattern), balanced(count).",
         "at": "Where a per_layer boundary lies: after the activation, or before it.",
-        "links": "What passes back over a boundary: stop, gradient or feedback, for all, or by a->b.",
+        "links": "What passes back over a boundary: stop, gradient, target or feedback, for all, or by a->b.",
         "units": "Local losses inside a block's output: {patches: auto, groups: 16}.",
         "shared": "Parameters that several blocks use: forbidden, trained by the first, or by the sum of gradients.",
     },

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 def parameters(report: Report) -> Table:
     """Return one row for each parameter: the losses that reach it, those that may, its gradient's error."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("parameter", "reached by", "declared"):
+    for name in ("parameter", "reached by", "declared", *(["target made of"] if report.targets else [])):
         table.add_column(name, overflow="fold")
     table.add_column("gradient error", justify="right")
     for name, losses in report.influence.items():
         error = report.gradients.get(name)
         declared = report.declared.get(name, frozenset())
         shown = "" if error is None else f"{error:.1e}"
-        table.add_row(
-            name, _names(losses), _names(declared), shown, style="red" if losses - declared else None
-        )
+        made = [_names(report.targets.get(name, ()))] if report.targets else []
+        style = "red" if name in report.leaks else None
+        table.add_row(name, _names(losses), _names(declared), *made, shown, style=style)
     return table
 
 

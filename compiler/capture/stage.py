@@ -21,6 +21,7 @@ from lpc.compiler.capture.joint import (
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.steps import trace_training
+from lpc.compiler.capture.target import leading, trace_solve
 from lpc.compiler.capture.types import dtype_of, length
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
@@ -41,7 +42,7 @@ from lpc.specs.plan.plan import Noise
 
 EVALUATION = ("output", "loss", "metric")
 MODES = ("train", "eval")
-TRAINING = ("output", "loss", "metric", "gradients", "cotangent", "buffers")
+TRAINING = ("output", "loss", "metric", "gradients", "cotangent", "buffers", "target")
 
 
 @dataclass(frozen=True)
@@ -208,12 +209,21 @@ class _Capture:
         self.remember(training)
         leaving, problem = self.leaving(block, "train"), self.problems[block]
         further = problem.optimizer is not None and problem.optimizer.steps > 1
-        solve = {"solve": slice_kernel(training, "solve", (), ("gradients",))} if further else {}
+        again = self.solving(block) if problem.target is not None and further else training
+        solve = {"solve": slice_kernel(again, "solve", (), ("gradients",))} if further else {}
         if self.waits(block):
             return self.cut(training, leaving, problem.memory == "recompute") | solve
         learns = any(slot.role in ("gradients", "cotangent") for slot in training.results)
         kind = "local" if learns else "forward"
         return {kind: slice_kernel(training, kind, leaving, TRAINING)} | solve
+
+    def solving(self, block: str) -> LocalGraph:
+        """Trace the gradient of the problem that a target makes."""
+        problem = self.problems[block]
+        lead = leading(problem, self.traced.train, self.graph.nodes[block]["nodes"]["train"])
+        local = trace_solve(lead, Inputs(self.types["train"]), self.aliases, self.target)
+        self.remember(local)
+        return local
 
     def exact_kernels(self, block: str, ways: set[bool]) -> ExactKernels:
         """Return what backpropagation needs of a block: `ways` tell whether it recomputes, or keeps residuals."""

@@ -8,6 +8,7 @@ from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.aligned import AlignedStep
 from lpc.compiler.capture.forward import ForwardStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Step
+from lpc.compiler.capture.target import TargetStep
 from lpc.compiler.estimator import ALIGNMENT, BACKPROP, FORWARD
 from lpc.compiler.localize import LocalProblem
 
@@ -28,5 +29,6 @@ def trace_training(
     `differentiable` are the outside values whose producers want a cotangent. `aliases` maps tied parameter
     names to the canonical one.
     """
-    step = STEPS[problem.estimator.name](problem, block, types, tuple(metrics), aliases, target, differentiable)
+    kind = STEPS[problem.estimator.name] if problem.target is None else TargetStep
+    step = kind(problem, block, types, tuple(metrics), aliases, target, differentiable)
     return step.trace("train")

@@ -57,6 +57,9 @@ _REPLICATED = (
     " {blocks: b1, aggregate: replicated, estimator: forward}]"
 )
 
+_AIMED = 'learn: {blocks: "*", loss: matching, optimizer: sgd(lr=1e-3), steps: 5}'
+_GELU = "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), gelu, out: linear(10)]}\n"
+
 LEARNING: dict[str, Example] = {
     "0401": Example(
         "A block with a local loss must compute something that has a gradient; whole numbers have none.",
@@ -208,6 +211,18 @@ LEARNING: dict[str, Example] = {
         "A block learns from the gradient that comes back through another one, and a phase trains the first alone.",
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {phases: [{train: b1, epochs: 1}]}",
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {phases: [{train: '*', epochs: 1}]}",
+        BUILD,
+    ),
+    "0434": Example(
+        "What comes back over a link `target` teaches one last layer, by a loss that compares with targets.",
+        f"decompose: {{blocks: {{b1: fc1, head: out}}, links: target(step=10)}}\n{_LEARN}]",
+        f"decompose: {{blocks: {{b1: fc1, head: out}}, links: target(step=10)}}\n{_AIMED}",
+        BUILD,
+    ),
+    "0435": Example(
+        "A matching loss exists where the function behind a layer rises everywhere; GELU, for one, does not.",
+        f"{_GELU}decompose: {{blocks: per_layer, links: target(step=10)}}\n{_AIMED}",
+        f"{_GELU}decompose: {{blocks: per_layer, links: target(step=10)}}\n{_AIMED.replace('matching', 'squared')}",
         BUILD,
     ),
     "0433": Example(

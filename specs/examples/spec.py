@@ -64,8 +64,8 @@ SPEC: dict[str, Example] = {
     ),
     "0111": Example(
         "The language has this word, but this version of lpc cannot build it yet.",
-        "decompose: {blocks: {b1: fc1, head: out}, links: target(step=10)}",
-        "decompose: {blocks: {b1: fc1, head: out}, links: stop}",
+        "network: {zoo: vgg}",
+        "network: {zoo: resnet18}",
     ),
     "0112": Example(
         "A section lacks a key that has no default.",
@@ -193,7 +193,7 @@ SPEC: dict[str, Example] = {
         'learn: [{blocks: "*", loss: sim(split=allowed), optimizer: adam(lr=1e-3)}]\nrun: {epochs: 1, accumulate: 2}',
     ),
     "0147": Example(
-        "Some solvers, and the reduction of a local problem, belong to the problem that the link `target` makes.",
+        "Some solvers and losses, and the key `reduction`, are for the problem that a link `target` makes.",
         'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam, solver: exact}]',
         'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam, solver: gradient}]',
     ),

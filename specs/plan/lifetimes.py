@@ -37,6 +37,7 @@ TAKES: dict[str, frozenset[str]] = {
     "random": frozenset({"random"}),
     "cotangent": frozenset({"cotangent"}),
     "residuals": frozenset({"residuals"}),
+    "target": frozenset({"target"}),
     "accumulate": frozenset({"gradients"}),
     "update": frozenset({"gradients"}),
     "clip": frozenset({"gradients"}),
@@ -47,6 +48,7 @@ TAKES: dict[str, frozenset[str]] = {
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
 }
+OWN = frozenset({"residuals", "target"})  # roles of values that are for kernels of one block
 ANYTHING = "anything"  # the role of what an unknown kernel returns: one mistake is told once
 
 
@@ -210,8 +212,8 @@ class _Checker:
             if bundle.role == "cotangent":
                 broadcast = bundle.ports[0].source.endswith("@")
                 (self.broadcast if broadcast else self.crossing)(name, kernel.block, value.block)
-            if bundle.role == "residuals" and value.block != kernel.block:
-                self.tell("0547", f"`{name}` are residuals of block `{value.block}`, not of `{kernel.block}`")
+            if bundle.role in OWN and value.block != kernel.block:
+                self.tell("0547", f"`{name}` holds the {bundle.role} of block `{value.block}`, not of `{kernel.block}`")
 
     def crossing(self, name: str, source: str, target: str) -> None:
         """A cotangent goes against the arrow of a boundary, from the consumer back to the producer.
@@ -219,7 +221,7 @@ class _Checker:
         In a `part` it may cross any boundary: what comes of it is an offset.
         """
         link = self.links.get((source, target))
-        if source == target or (link is not None and re.match(r"gradient\b", link)):
+        if source == target or (link is not None and re.match(r"(gradient|target)\b", link)):
             return
         if link is not None and any(isinstance(frame.owner, Part) for frame in self.frames):
             return

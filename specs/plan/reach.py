@@ -6,7 +6,7 @@ send back through `cotangent` arguments. A path in the graph is influence, no pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lpc.specs.plan.instructions import Accumulate, Call, Every, Free, Instruction, Part, Repeat, Update
 from lpc.specs.plan.kernel import Bundle, Kernel
@@ -42,8 +42,19 @@ def influence(plan: Plan, target: str = "native") -> dict[str, Names]:
     walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
     for step in plan.program.steps:
         walk.run(step)
-    trainable = (e.name for e in plan.program.state.values() if e.kind == "parameter" and e.trainable)
-    return {name: frozenset(walk.found.get(name, ())) for name in trainable}
+    return {name: frozenset(walk.found.get(name, ())) for name in _trainable(plan)}
+
+
+def influence_by_targets(plan: Plan, target: str = "native") -> dict[str, Names]:
+    """Return for every trainable parameter the losses of which the target of its block is made; see `influence`."""
+    walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
+    for step in plan.program.steps:
+        walk.run(step)
+    return {name: frozenset(walk.aimed.get(name, ())) for name in _trainable(plan)}
+
+
+def _trainable(plan: Plan) -> list[str]:
+    return [e.name for e in plan.program.state.values() if e.kind == "parameter" and e.trainable]
 
 
 def _flow(kernel: Kernel, start: list[list[Names]]) -> list[list[Names]]:
@@ -64,6 +75,7 @@ class _Walk:
         self.kernels = kernels
         self.values: dict[str, Labelled] = {}
         self.found: dict[str, set[str]] = {}
+        self.aimed: dict[str, set[str]] = {}  # by the losses that made the target
 
     def run(self, body: Iterable[Instruction]) -> None:
         for instruction in body:
@@ -90,12 +102,33 @@ class _Walk:
             return
         given = iter(call.arguments)
         start = [self.losses(kernel, bundle, given) for bundle in kernel.arguments]
-        for value, bundle, reached in zip(call.values, kernel.results, _flow(kernel, start), strict=False):
-            self.values[value] = [(p.source, n) for p, n in zip(bundle.ports, reached, strict=True)]
+        flow = list(zip(call.values, kernel.results, _flow(kernel, start), strict=False))
+        own = self.aim(kernel, [(bundle, reached) for _, bundle, reached in flow])
+        for value, bundle, reached in flow:
+            names = [own] * len(reached) if own and bundle.role == "gradients" else reached
+            self.values[value] = [(p.source, n) for p, n in zip(bundle.ports, names, strict=True)]
 
-    def losses(self, kernel: Kernel, bundle: Bundle, given: Iterable[str]) -> list[Names]:
+    def aim(self, kernel: Kernel, results: Iterable[tuple[Bundle, list[Names]]]) -> Names:
+        """Return the local loss of a block whose kernel makes a target, and note of which losses that is made.
+
+        The gradient that such a kernel returns is the first one of the local problem.
+        """
+        results = list(results)
+        made = [bundle for bundle, _ in results if bundle.role == "target"]
+        if not made:
+            return NOTHING
+        for bundle, reached in results:
+            if bundle.role == "gradients":
+                for port, names in zip(bundle.ports, reached, strict=True):
+                    self.aimed.setdefault(port.source, set()).update(names)
+        return frozenset({f"{kernel.block}.{made[0].ports[0].source}"})
+
+    def losses(self, kernel: Kernel, bundle: Bundle, given: Iterator[str]) -> list[Names]:
         if bundle.role == "seed":
             return [frozenset({f"{kernel.block}.{port.source}"}) for port in bundle.ports]
+        if bundle.role == "target":
+            next(given, "")
+            return [frozenset({f"{kernel.block}.{bundle.ports[0].source}"})] * len(bundle.ports)
         if bundle.role == "state":
             return [NOTHING] * len(bundle.ports)
         ports = self.values.get(next(iter(given), ""), [])

@@ -11,11 +11,11 @@ from lpc.specs.plan.instructions import DEPTH, Call, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
 from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, links
-from lpc.specs.plan.reach import influence, reachability
+from lpc.specs.plan.reach import influence, influence_by_targets, reachability
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
 
-__all__ = ["influence", "reachability", "verify"]
+__all__ = ["influence", "influence_by_targets", "reachability", "verify"]
 
 EXPANSION = 1_000_000  # instructions that one section may execute
 

@@ -32,6 +32,7 @@ from lpc.specs.signatures.learning import (
 )
 from lpc.specs.signatures.losses import LOSSES, WEIGHTS
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, Vocabulary
+from lpc.specs.signatures.targets import TARGET_LOSSES, TRANSFERS
 
 VOCABULARIES: dict[str, Vocabulary] = {
     "layer": LAYERS,
@@ -47,7 +48,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "block rule": BLOCKS,
     "link": LINKS,
     "head": HEADS,
-    "loss": LOSSES,
+    "loss": {**LOSSES, **TARGET_LOSSES},
     "correction": CORRECTIONS,
     "estimator": ESTIMATORS,
     "loss weight": WEIGHTS,
@@ -87,6 +88,8 @@ __all__ = [
     "SOURCES",
     "STOPS",
     "STRUCTURES",
+    "TARGET_LOSSES",
+    "TRANSFERS",
     "TRANSFORMS",
     "VOCABULARIES",
     "WEIGHTS",

@@ -15,7 +15,12 @@ def test_a_leak_is_told_and_no_plan_is_returned(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(isolation, "verify", lambda plan: [])
     found = {"fc1.weight": {"b1.loss", "loss"}, "out.weight": {"loss"}}
     monkeypatch.setattr(isolation, "influence", lambda plan: found)
+    monkeypatch.setattr(isolation, "influence_by_targets", lambda plan: {})
     declared = {"fc1.weight": frozenset({"b1.loss"}), "out.weight": frozenset({"loss"})}
     with pytest.raises(LpcError, match=r"LPC0413.*`fc1.weight` gets a gradient of loss"):
-        isolation.ensure_isolated(plan, declared)
-    isolation.ensure_isolated(plan, declared | {"fc1.weight": frozenset({"b1.loss", "loss"})})
+        isolation.ensure_isolated(plan, declared, {})
+    whole = declared | {"fc1.weight": frozenset({"b1.loss", "loss"})}
+    isolation.ensure_isolated(plan, whole, {})
+    monkeypatch.setattr(isolation, "influence_by_targets", lambda plan: {"out.weight": {"b1.loss"}})
+    with pytest.raises(LpcError, match=r"LPC0413.*`out.weight` gets a gradient of b1.loss"):
+        isolation.ensure_isolated(plan, whole, {"out.weight": frozenset({"loss"})})

@@ -1,0 +1,52 @@
+"""What should the first gradient towards a target be? Autograd to the pre-activation, and from there to the weights.
+
+A part of the reference that `lpc verify` compares with; independent of capture, schedule and runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpc.compiler.localize import LocalProblem
+from lpc.compiler.targets import Target
+
+
+def aimed(
+    problems: Mapping[str, LocalProblem], leaves: Mapping[str, Tensor], values: Mapping[str, Any], objective: Tensor
+) -> dict[str, Tensor]:
+    """Return for each parameter of a block with a target the gradient of its local problem, at the present weights.
+
+    `values` are those of all nodes by name, `objective` the sum of all losses, as far as links let them pass.
+    """
+    found: dict[str, Tensor] = {}
+    for problem in problems.values():
+        if problem.target is None or not problem.trainable:
+            continue
+        start = values[problem.target.node]
+        (arrived,) = torch.autograd.grad(objective, [start], retain_graph=True)
+        left = _residual(problem.target, start.detach(), arrived)
+        own = [leaves[name] for name in problem.trainable]
+        gradients = torch.autograd.grad([start], own, [left], retain_graph=True, allow_unused=True)
+        found.update({n: g for n, g in zip(problem.trainable, gradients, strict=True) if g is not None})
+    return found
+
+
+def _residual(target: Target, start: Tensor, arrived: Tensor) -> Tensor:
+    """Return (f(A) - T), divided as the local loss is."""
+    way = arrived
+    if target.natural:
+        rows = arrived.movedim(1, -1) if arrived.dim() == 4 else arrived
+        flat = rows.reshape(-1, rows.shape[-1])
+        second = arrived.shape[0] * flat.T @ flat + target.damping * torch.eye(flat.shape[1])
+        turned = (flat @ torch.linalg.inv(second)).reshape(rows.shape)
+        way = turned.movedim(-1, 1) if arrived.dim() == 4 else turned
+    value = target.f.f(start)
+    towards = value - target.step * way
+    if target.clips:
+        towards = towards.clamp(target.f.low, target.f.high)
+    counts = {"sum": 1, "mean": start.numel(), "batchmean": start.shape[0]}
+    return (value - towards) / counts[target.reduction]

@@ -1,0 +1,190 @@
+"""What is the step of a block that learns by a target? The target from what comes back, and the way towards it.
+
+The block's graph is cut at its pre-activation A: G = dL/dA is the gradient of everything behind, the target T = f(A) -
+step G. Gradients of the local problem are products of the residual f(A') - T with the derivatives of A' by the
+parameters, never by f: that is what a matching loss is for. At A' = A the residual is step G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lpc.compiler.blocks import BlockModule, extract
+from lpc.compiler.capture.joint import (
+    CaptureTarget,
+    Inputs,
+    LocalGraph,
+    Outcome,
+    Slot,
+    Step,
+    cotangent_slot,
+    state_slot,
+    value_slot,
+)
+from lpc.compiler.capture.lower import ancestors
+from lpc.compiler.capture.tracing import LabelledRun
+from lpc.compiler.local_loss import LocalModules
+from lpc.compiler.localize import Arrival, LocalProblem
+from lpc.compiler.targets import Target
+
+
+class CutRun(LabelledRun):
+    """Runs a block's graph; what follows the node `cut` reads a leaf in its place."""
+
+    def __init__(self, module: fx.GraphModule, cut: str) -> None:
+        super().__init__(module)
+        self.cut = cut
+        self.attached: Tensor
+        self.leaf: Tensor
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name != self.cut:
+            return result
+        self.attached, self.leaf = result, result.detach().requires_grad_()
+        return self.leaf
+
+
+class TargetStep(Step):
+    """Forward, losses, what leaves for blocks before, the target, and the first gradient of the local problem."""
+
+    run: CutRun
+
+    @property
+    def goal(self) -> Target:
+        assert self.problem.target is not None, "the step of a block with a target"
+        return self.problem.target
+
+    def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
+        self.run = CutRun(self.block.module, self.goal.node)
+        return self.run
+
+    def gradients(
+        self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
+    ) -> list[Tensor]:
+        """Return cotangents of the inputs, the target and the first gradient."""
+        pairs = [pair for found in self.roots(tensors, outcome).values() for pair in found]
+        leaves = {v: bound[value_slot(v)] for v in self.block.inputs if v in self.differentiable}
+        arrived, *_ = _grad(pairs, [self.run.leaf]) if pairs else [None]
+        if arrived is None:
+            self.unreached += self.problem.trainable
+            return []
+        attached = self.run.attached
+        back = [*pairs, (attached, arrived)] if attached.requires_grad else pairs
+        values = []
+        for (value, _), cotangent in zip(leaves.items(), _grad(back, list(leaves.values())), strict=True):
+            if cotangent is not None:
+                self.results.append(cotangent_slot(Arrival(value, self.problem.block)))
+                values.append(cotangent.detach())
+        towards = target_of(self.goal, attached.detach(), arrived)
+        self.results.append(target_slot(self.goal))
+        left = residual(self.goal, attached.detach(), towards, arrived)
+        return [*values, towards.detach(), *self.first(bound, left)]
+
+    def first(self, bound: Mapping[Slot, Tensor], left: Tensor) -> list[Tensor]:
+        slots = [state_slot(name) for name in self.problem.trainable]
+        found = _grad([(self.run.attached, reduced(self.goal, left))], [bound[slot] for slot in slots])
+        return kept(self, slots, found)
+
+
+class SolveStep(Step):
+    """The gradient of the local problem at other weights: the block up to its pre-activation, and the target."""
+
+    def collect(self, mode: str) -> None:
+        super().collect(mode)
+        target = self.problem.target
+        assert target is not None, "the step of a block with a target"
+        self.arguments.add(target_slot(target), *self.types.values[target.node])
+
+    def train(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
+        target = self.problem.target
+        assert target is not None, "the step of a block with a target"
+        slots = [state_slot(name) for name in self.problem.trainable]
+        with torch.enable_grad():
+            bound = self.bind(tensors, frozenset(slots))
+            with self.target.autocast():
+                found = self.forward(tensors, bound, "train").outputs[target.node]
+        left = target.f.f(found.detach()) - tensors[target_slot(target)]
+        return kept(self, slots, _grad([(found, reduced(target, left))], [bound[slot] for slot in slots]))
+
+
+@dataclass(frozen=True)
+class Leading:
+    """A block up to its pre-activation, as a problem that has no losses of its own."""
+
+    problem: LocalProblem
+    block: BlockModule
+
+
+def leading(problem: LocalProblem, network: fx.GraphModule, nodes: Sequence[str]) -> Leading:
+    """Cut a block off behind its pre-activation."""
+    assert problem.target is not None, "a block with a target"
+    by_name = {n.name: n for n in network.graph.nodes}
+    needed = {n.name for n in ancestors([by_name[problem.target.node]])}
+    own = [name for name in nodes if name in needed]
+    plain = replace(problem, losses=(), receives=(), heads=LocalModules(), feedback=(), errors=False)
+    return Leading(plain, extract(network, own, [problem.target.node]))
+
+
+def trace_solve(
+    leading: Leading, types: Inputs, aliases: Mapping[str, str], target: CaptureTarget
+) -> LocalGraph:
+    """Trace the gradient of a block's local problem at any weights."""
+    return SolveStep(leading.problem, leading.block, types, (), aliases, target, frozenset()).trace("train")
+
+
+def target_slot(target: Target) -> Slot:
+    """Return where a block's target goes; it is named after the loss that compares with it."""
+    return Slot("target", "target", target.loss)
+
+
+def target_of(target: Target, start: Tensor, gradient: Tensor) -> Tensor:
+    """Return the target: f(A) - step G, or with the natural rule f(A) - step G S^-1."""
+    moved = target.f.f(start) - target.step * direction(target, gradient)
+    return target.f.clipped(moved) if target.clips else moved
+
+
+def direction(target: Target, gradient: Tensor) -> Tensor:
+    """Return G, or G S^-1 with S = B G'G + damping: rows are samples and positions, columns channels."""
+    if not target.natural:
+        return gradient
+    spatial = gradient.dim() == 4
+    rows = (gradient.movedim(1, -1) if spatial else gradient).flatten(0, -2)
+    second = gradient.shape[0] * (rows.T @ rows)
+    second = second + target.damping * torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    found: Tensor = torch.linalg.solve_ex(second, rows.T).result.T
+    return found.reshape(gradient.movedim(1, -1).shape).movedim(-1, 1) if spatial else found.reshape(gradient.shape)
+
+
+def residual(target: Target, start: Tensor, towards: Tensor, gradient: Tensor) -> Tensor:
+    """Return f(A) - T, which is step G where nothing is clipped."""
+    if target.clips:
+        return target.f.f(start) - towards
+    return target.step * direction(target, gradient)
+
+
+def reduced(target: Target, left: Tensor) -> Tensor:
+    """Return what a residual counts in the local loss: a sum, a mean over elements, or over samples."""
+    if target.reduction == "sum":
+        return left
+    return left / (left.numel() if target.reduction == "mean" else left.shape[0])
+
+
+def kept(step: Step, slots: list[Slot], found: list[Tensor | None]) -> list[Tensor]:
+    """Register gradients as results; what has none is not reached."""
+    pairs = list(zip(slots, found, strict=True))
+    step.unreached += [slot.source for slot, g in pairs if g is None]
+    step.results += [Slot("gradients", "gradients", slot.source) for slot, g in pairs if g is not None]
+    return [g.detach() for _, g in pairs if g is not None]
+
+
+def _grad(pairs: list[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> list[Tensor | None]:
+    if not leaves:
+        return []
+    roots, cotangents = [root for root, _ in pairs], [cotangent for _, cotangent in pairs]
+    return list(torch.autograd.grad(roots, leaves, cotangents, allow_unused=True, retain_graph=True))
