@@ -23,6 +23,8 @@ from lpc.compiler.frontend.network import call
 from lpc.compiler.frontend.outputs import select
 from lpc.compiler.isolation import declared_by_targets, declared_influence
 from lpc.compiler.reference import Reference, reference_step
+from lpc.compiler.relaxation import INDEX
+from lpc.compiler.relaxed_reference import relaxed_reference
 from lpc.corrected import corrected
 from lpc.hardened import hardened
 from lpc.phased import phased
@@ -38,7 +40,7 @@ from lpc.specs.plan.instructions import Every, Part
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise, Program
 from lpc.specs.plan.plan import Plan as PlanData
-from lpc.specs.plan.verify import influence, influence_by_targets
+from lpc.specs.plan.verify import indirect_influence, influence, influence_by_targets
 from lpc.specs.plan.verify import verify as verify_structure
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Report:
     that the spec's links allow. `output` is the relative error of the network's output in evaluation. `estimators`
     tells of each block whose gradient is estimated from noise whether that is unbiased, or why not. `targets` are the
     losses that make the target by which a parameter learns, `declared_targets` those that may come back to its block.
+    `indirect` are the losses that reach a parameter through auxiliary variables: no gradient of theirs does.
     """
 
     diagnostics: tuple[Diagnostic, ...]
@@ -70,6 +73,7 @@ class Report:
     estimators: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     declared_targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    indirect: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def leaks(self) -> dict[str, frozenset[str]]:
@@ -124,6 +128,7 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
         estimators=dict(plan.data.report.get("estimators", {})),
         targets={n: s for n, s in influence_by_targets(plan.data).items() if s},
         declared_targets=declared_by_targets(_given(build.graph), build.problems),
+        indirect={n: losses for n, losses in indirect_influence(plan.data).items() if losses},
     )
 
 
@@ -218,6 +223,8 @@ def _sample(plan: PlanData, name: str, kind: TensorType, generator: torch.Genera
     dtype = dtype_of(kind.dtype)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator, dtype=dtype)
+    if name == INDEX:
+        return torch.arange(shape[0])
     if "mask" in name:
         return torch.ones(shape, dtype=dtype)
     return torch.randint(0, 2, shape, generator=generator).to(dtype)
@@ -267,6 +274,9 @@ def _one_step(
 ) -> Reference:
     graph, shared = _given(build.graph), build.spec.decompose.shared
     with computing(build.spec):
+        if build.variables:
+            traced, between = _given(build.traced), build.variables
+            return relaxed_reference(traced, graph, build.problems, between, state, batch, noise)
         batch = hardened(build, state, batch, noise)
         step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise)
         beside = probed(build, step, state, batch)

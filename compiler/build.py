@@ -30,16 +30,19 @@ from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
 from lpc.compiler.phases import untrained
 from lpc.compiler.probing import Probing
 from lpc.compiler.readouts import Probe, probes
+from lpc.compiler.relaxation import INDEX
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
 from lpc.compiler.trained import choose_trained
+from lpc.compiler.variables import Variable, Variables, variables
 from lpc.specs import canonical
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
 from lpc.specs.model import Spec
-from lpc.specs.plan.instructions import Instruction, Part, Record, Repeat
+from lpc.specs.plan.instructions import Instruction, Record, Visit
 from lpc.specs.plan.kernel import Kernel, TensorType
 from lpc.specs.plan.optimizers import is_class, package
 from lpc.specs.plan.plan import Plan, Program, StateEntry
+from lpc.specs.plan.plan import Variable as PlanVariable
 
 T = TypeVar("T")
 
@@ -56,6 +59,7 @@ class Build:
     graph: nx.DiGraph[str] | None = None
     fields: Mapping[str, TensorType] = field(default_factory=dict)
     problems: Mapping[str, LocalProblem] = field(default_factory=dict)
+    variables: Variables = field(default_factory=Variables)
     corrected: Corrections | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
     hard: Hard | None = None
@@ -86,14 +90,17 @@ def partition(build: Build) -> Build:
 
 def localize(build: Build) -> Build:
     """Give every block its objective and solver."""
-    fields = batch_fields(build)
-    problems = localize_blocks(build.spec, _given(build.traced), _given(build.graph), fields)
     traced, graph = _given(build.traced), _given(build.graph)
+    between, fields = variables(build.spec, traced, graph), batch_fields(build)
+    if between.cached:
+        fields.setdefault(INDEX, TensorType("int64", ("B",)))
+    problems = localize_blocks(build.spec, traced, graph, fields, between)
     found = probes(build.spec, traced, graph, problems, fields)
     return replace(
         build,
         fields=fields,
         problems=problems,
+        variables=between,
         corrected=corrections(build.spec, traced, graph, problems),
         probes=found,
         hard=hard_negatives(build.spec, found, POSITIVE),
@@ -113,6 +120,7 @@ def capture(build: Build) -> Build:
         build.corrected,
         build.probes,
         build.hard,
+        build.variables,
     )
     return replace(build, captured=captured)
 
@@ -128,6 +136,8 @@ def schedule(build: Build) -> Build:
         _given(build.captured).exact,
         [Probing(probe, _given(build.captured).probed[name]) for name, probe in build.probes.items()],
         _given(build.captured).negatives,
+        _given(build.captured).relaxed,
+        build.variables,
     )
     return replace(build, sections=sections)
 
@@ -220,7 +230,8 @@ def assemble(build: Build) -> Plan:
     exact = {k.name: k for kernels in captured.exact.values() for k in kernels.every}
     probed = {k.name: k for kernels in captured.probed.values() for k in kernels.every}
     made = {k.name: k for k in captured.negatives.every} if captured.negatives is not None else {}
-    kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made}}
+    relaxed = {k.name: k for kernels in captured.relaxed.values() for k in kernels.every}
+    kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made, **relaxed}}
     if captured.portable:
         kernels["portable"] = captured.portable
     program = Program(
@@ -237,6 +248,8 @@ def assemble(build: Build) -> Plan:
         },
         phases=sections.phases,
         corrections=dict(build.corrected.by_block) if build.corrected is not None else {},
+        variables={v.name: _variable(v, build) for v in build.variables.every.values()},
+        laws=build.variables.laws(build.spec.run.dtype),
     )
     tensors = {n: captured.state[n].detach().contiguous() for n in sorted(program.state)}
     return Plan(
@@ -249,6 +262,16 @@ def assemble(build: Build) -> Plan:
         torch=torch.__version__.split("+")[0],
         report=report(build),
     )
+
+
+def _variable(variable: Variable, build: Build) -> PlanVariable:
+    traced = _given(build.traced).train
+    node = next(n for n in traced.graph.nodes if n.name == variable.value)
+    kind = tensor_type(node.meta["val"], traced.meta.get("symbols", {}))
+    return PlanVariable(
+        variable.name, variable.value, variable.producer, variable.boundaries, variable.optimizer,
+        dict(variable.options), kind,
+    )  # fmt: skip
 
 
 def learning(build: Build) -> dict[str, LocalProblem]:
@@ -319,8 +342,9 @@ def _metrics(instructions: Sequence[Instruction]) -> list[str]:
     for instruction in instructions:
         if isinstance(instruction, Record):
             names.setdefault(instruction.metric)
-        if isinstance(instruction, Repeat | Part):
-            names.update(dict.fromkeys(_metrics(instruction.body)))
+        if isinstance(instruction, Visit):
+            names.setdefault(instruction.metric)
+        names.update(dict.fromkeys(_metrics(getattr(instruction, "body", ()))))
     return list(names)
 
 

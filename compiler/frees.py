@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lpc.specs.plan.flow import made, read
-from lpc.specs.plan.instructions import Call, Every, Free, Instruction, Load, Part, Random, Repeat
+from lpc.specs.plan.instructions import (
+    Begin,
+    Call,
+    Due,
+    Every,
+    Fetch,
+    Free,
+    Instruction,
+    Load,
+    Parallel,
+    Part,
+    Random,
+    Relax,
+    Repeat,
+)
+
+MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch)
 
 
 def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:
@@ -21,7 +37,7 @@ def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[In
     result: list[Instruction] = []
     dead: list[str] = []
     for index, instruction in enumerate(body):
-        if dead and isinstance(instruction, Load | Random | Call | Part | Every | Repeat):
+        if dead and isinstance(instruction, MAKERS):
             result.append(Free(tuple(dead)))
             dead = []
         result.append(instruction)

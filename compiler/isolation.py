@@ -8,6 +8,7 @@ import networkx as nx
 
 from lpc.compiler.credit import furthest_only, losses_by_age
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.variables import penalty_names
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.verify import influence, influence_by_targets, verify
@@ -29,6 +30,7 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
         if problem.target is not None:
             losses = frozenset({f"{block}.{problem.target.loss}"})
+        losses |= {f"{block}.{name}" for name in penalty_names(problem.makes, problem.losses).values()}
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses
         for key, names in problem.heads.parameters_by_key().items():

@@ -22,6 +22,7 @@ from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
 from lpc.compiler.targets import Target, targets
 from lpc.compiler.units import UnitLayout, unit_layout
+from lpc.compiler.variables import Consistency, Variable, Variables, consistency
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
@@ -64,6 +65,7 @@ class LocalProblem:
     `coupled` are those of `credits` in which one sample moves another's losses; what that would earn is not told.
     With a `target` what comes back teaches no parameter: it makes the target of a problem of the block's own.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
+    Auxiliary variables stand for what it computes (`makes`) and reads (`reads`); `consistency` says how it fits them.
     """
 
     block: str
@@ -88,10 +90,17 @@ class LocalProblem:
     warnings: tuple[str, ...] = field(default=())
     coupled: tuple[str, ...] = ()
     target: Target | None = None
+    makes: tuple[Variable, ...] = ()
+    reads: tuple[Variable, ...] = ()
+    consistency: Consistency = field(default_factory=Consistency)
 
 
 def localize(
-    spec: Spec, traced: Traced, graph: nx.DiGraph[str], fields: Mapping[str, TensorType]
+    spec: Spec,
+    traced: Traced,
+    graph: nx.DiGraph[str],
+    fields: Mapping[str, TensorType],
+    variables: Variables | None = None,
 ) -> dict[str, LocalProblem]:
     """Return the local problem of every block, in topological order.
 
@@ -100,8 +109,8 @@ def localize(
     _ensure_chain(spec, graph)
     flow = Directions(spec, graph)
     flow.ensure_sound()
-    aims = targets(spec, traced, graph)
-    writer = _Localizer(spec, traced, graph, Objectives(spec, traced, graph, fields), flow, aims)
+    objectives, aims = Objectives(spec, traced, graph, fields), targets(spec, traced, graph)
+    writer = _Localizer(spec, traced, graph, objectives, flow, aims, variables or Variables())
     return {block: writer.problem(block) for block in graph.nodes}
 
 
@@ -113,16 +122,18 @@ class _Localizer:
     objectives: Objectives
     flow: Directions
     aims: Mapping[str, Target]
+    variables: Variables
 
     def problem(self, block: str) -> LocalProblem:
         feature = {mode: self.feature(block, mode) for mode in ("train", "eval")}
-        objective = self.objectives.of(block, feature)
+        makes, reads = self.variables.made_by(block), self.variables.read_by(block)
+        objective = self.objectives.of(block, feature, fits=bool(makes))
         losses, heads = objective.losses, objective.heads
         receives, sends = self.gradient_links(block)
         feedback = self.feedback(block)
         trainable = self.trainable(block)
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
-        if learns and not losses and not receives:
+        if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
         optimizer = self.optimizer(block, trainable, heads) if learns else None
         memory = stated(self.spec, block, "memory") or "immediate"
@@ -147,6 +158,9 @@ class _Localizer:
             feedback,
             self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
             target=self.aims.get(block),
+            makes=makes,
+            reads=reads,
+            consistency=consistency(self.spec, block) if makes else Consistency(),
         )
 
     def units(self, block: str, feature: str) -> UnitLayout:

@@ -21,6 +21,7 @@ from lpc.compiler.losses import LOSSES, METRICS, LossKind
 from lpc.compiler.rules import stated, stated_at, stated_path
 from lpc.compiler.setting import Ahead, Setting
 from lpc.compiler.targets import targeted
+from lpc.compiler.variables import CONSISTENCY
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
 from lpc.specs.model import Path, Spec
@@ -50,11 +51,14 @@ class Objectives:
     graph: nx.DiGraph[str]
     fields: Mapping[str, TensorType]
 
-    def of(self, block: str, feature: Mapping[str, str]) -> Objective:
-        """Return the objective of a block with this feature, by mode. Raises LpcError for what does not fit."""
+    def of(self, block: str, feature: Mapping[str, str], fits: bool = False) -> Objective:
+        """Return the objective of a block with this feature, by mode; what `fits` it to variables is left to these.
+
+        Raises LpcError for what does not fit.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of_modules(self.spec.run.seed, list(self.graph.nodes).index(block)))
-            return _Writer(self, block, feature).objective()
+            return _Writer(self, block, feature, fits).objective()
 
     def is_output(self, block: str) -> bool:
         """Does the block own the network's output?"""
@@ -130,10 +134,12 @@ class Objectives:
 class _Writer:
     """Writes one block's objective."""
 
-    def __init__(self, around: Objectives, block: str, feature: Mapping[str, str]) -> None:
+    def __init__(self, around: Objectives, block: str, feature: Mapping[str, str], fits: bool) -> None:
         self.around, self.block, self.feature = around, block, feature
         self.spec = around.spec
-        self.terms, self.path = around.terms(block)
+        written, self.path = around.terms(block)
+        self.places = [i for i, term in enumerate(written) if not (fits and term.name == CONSISTENCY)]
+        self.terms, self.alone = tuple(written[i] for i in self.places), len(written) == 1
         self.modules: dict[str, nn.Module] = {}
 
     def objective(self) -> Objective:
@@ -197,10 +203,10 @@ class _Writer:
         return signatures.LOSSES[self.terms[index].name].bind(self.terms[index])
 
     def span(self, index: int) -> Span | None:
-        return self.spec.origin(*self.path, index)
+        return self.spec.origin(*self.path, self.places[index])
 
     def name(self, index: int) -> str:
-        return "loss" if len(self.terms) == 1 else f"{self.terms[index].name}{index}"
+        return "loss" if self.alone else f"{self.terms[index].name}{self.places[index]}"
 
     def loss(self, index: int, shared: str | None) -> LocalLoss:
         kind, options, name = self.kind(index), self.options(index), self.name(index)
@@ -244,7 +250,7 @@ class _Writer:
     def target(self, index: int) -> dict[str, str]:
         """Return the value that a loss compares with, by mode."""
         kind = self.kind(index)
-        if kind.reads == "none":
+        if kind.reads in ("none", "variable"):
             return {}
         if kind.reads == "input":
             return {mode: self.block_input(mode) for mode in MODES}

@@ -19,6 +19,8 @@ from lpc.compiler.negatives import NegativeKernels
 from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everything, phases_of
 from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
+from lpc.compiler.relaxation import RelaxKernels, relaxed_step
+from lpc.compiler.variables import Variables
 from lpc.specs.model import Spec
 from lpc.specs.plan.flow import values_made, values_read
 from lpc.specs.plan.instructions import (
@@ -73,6 +75,8 @@ def schedule(
     exact: Mapping[str, ExactKernels] | None = None,
     probes: Sequence[Probing] = (),
     negatives: NegativeKernels | None = None,
+    relaxed: Mapping[str, RelaxKernels] | None = None,
+    variables: Variables | None = None,
 ) -> Sections:
     """Return the instructions of all sections. Raises LpcError (0432) for a phase that cannot train."""
     eval_ = {b: k.eval for b, k in kernels.items()}
@@ -81,8 +85,12 @@ def schedule(
     judged += [i for probe in probes for i in probe.judging(predict)]
     steps = _Steps(spec, graph, problems, kernels, corrected, exact or {}, probes, negatives)
     active = phases_of(spec, graph, problems, [probe.probe for probe in probes])
+    if variables:
+        whole = relaxed_step(graph, problems, relaxed or {}, variables, spec.run.clip)
+    else:
+        whole = () if active else steps.step(everything(problems, [probe.probe for probe in probes]))
     return Sections(
-        () if active else steps.step(everything(problems, [probe.probe for probe in probes])),
+        whole,
         _loaded(judged, eval_),
         _loaded(_prediction(spec, graph, problems, predict, probes), predict),
         steps.phases(active),

@@ -40,6 +40,7 @@ def write(path: Path, plan: str, machine: Machine, progress: Progress, totals: M
     tensors |= {f"meter.{metric}": total for metric, total in totals.items()}
     for block, correction in machine.corrections.items():
         tensors |= {f"correction.{json.dumps([block, entry])}": value for entry, value in correction.state()}
+    tensors |= {f"sample.{entry}": value for entry, value in machine.cache.state()}
     numbers: dict[str, Any] = {}
     for block, optimizer in machine.optimizers.items():
         for parameter, entry, value in optimizer.state():
@@ -81,6 +82,7 @@ class Checkpoint:
             offsets[block][entry] = value
         for block, correction in machine.corrections.items():
             correction.load_state(offsets[block], machine.device)
+        machine.cache.load_state(self.part("sample."))
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under a prefix, by the rest of their name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -71,7 +72,9 @@ class Engine:
         if self.steps_done == phase.first or self._scheduled != phase:
             self._schedule(phase)
         frame = Frame(iter(parts), self.steps_done, start=phase.first)
+        self._variables = {}  # those of the step before need not be there any more
         self.machine.run(self.machine.step(phase.index), frame)
+        self._variables = frame.returned
         self.steps_done += 1
         return frame.readings
 
@@ -85,6 +88,13 @@ class Engine:
         frame = Frame(iter(parts), self.steps_done, drawn, start=phase.first)
         self.machine.run(self.machine.gradients(phase.index), frame)
         return {name: gradient.clone() for name, gradient in frame.gradients.items()}
+
+    def variables(self) -> dict[str, Tensor]:
+        """Return {boundary: auxiliary variable [B, ...]} as the last step has left them; none before the first.
+
+        A boundary that several tensors cross has one name for each: `b1->b2:NODE`.
+        """
+        return dict(self._variables)
 
     def evaluate(self, data: SplitName | Split | Iterable[Batch] | None = None) -> dict[str, float]:
         """Return {metric: value} over a split or over batches; by default the test split, else validation."""
@@ -153,12 +163,14 @@ class Engine:
         return self._given is not None or self.spec.data is not None
 
     _scheduled: Stretch | None = None
+    _variables: Mapping[str, Tensor] = MappingProxyType({})
 
     def _schedule(self, phase: Stretch) -> None:
         """Tell optimizers whose schedules need it how long the phase and an epoch are; offsets begin anew."""
         self._scheduled = phase
         timed: list[Any] = [o for o in self.machine.optimizers.values() if needs_lengths(o.plan.schedule)]
         timed += [c for c in self.machine.corrections.values() if c.needs_lengths]
+        timed += [law for law in self.machine.laws.values() if law.needs_lengths]
         for one in timed:
             one.steps_per_epoch = self.steps_per_epoch if self._has_data else None
             one.total_steps = self.stretches[phase.index].length

@@ -14,7 +14,7 @@ from lpc.runtime.ledger import Ledger
 from lpc.runtime.machine import loaded_fields
 from lpc.runtime.meter import Reading
 from lpc.specs.memory.prediction import predict
-from lpc.specs.plan.instructions import Every, Instruction, Part, Repeat
+from lpc.specs.plan.instructions import Due, Every, Instruction
 
 
 class Footprint:
@@ -74,6 +74,6 @@ def resident(engine: Engine) -> Iterator[Tensor]:
 
 def longest_period(body: Sequence[Instruction]) -> int:
     """Return after how many steps every instruction was due."""
-    inner = (i for i in body if isinstance(i, Every | Repeat | Part))
-    own = (max(longest_period(i.body), i.period if isinstance(i, Every) else 1) for i in inner)
+    inner = ((i, getattr(i, "body", ())) for i in body)
+    own = (max(longest_period(found), i.period if isinstance(i, Every | Due) else 1) for i, found in inner)
     return max(own, default=1)

@@ -7,9 +7,10 @@ from functools import cached_property
 
 import torch
 
-from lpc.runtime.handlers import BINDERS, WITHOUT_EFFECTS, Operation, Section
+from lpc.runtime.handlers import Operation, Section
+from lpc.runtime.relaxing import EVERY, EVERY_WITHOUT_EFFECTS
 from lpc.runtime.resources import Frame, Resources
-from lpc.specs.plan.instructions import Every, Instruction, Load, Part, Repeat
+from lpc.specs.plan.instructions import Instruction, Load, Repeat
 
 
 class Machine(Resources):
@@ -26,7 +27,8 @@ class Machine(Resources):
     def _bound(self, phase: int, effects: bool) -> tuple[Operation, ...]:
         key = phase, effects
         if key not in self._steps:
-            self._steps[key] = Section(self, BINDERS if effects else WITHOUT_EFFECTS).bind(self.program.steps[phase])
+            binders = EVERY if effects else EVERY_WITHOUT_EFFECTS
+            self._steps[key] = Section(self, binders).bind(self.program.steps[phase])
         return self._steps[key]
 
     @cached_property
@@ -35,11 +37,11 @@ class Machine(Resources):
 
     @cached_property
     def evaluate(self) -> tuple[Operation, ...]:
-        return Section(self, BINDERS).bind(self.program.evaluate)
+        return Section(self, EVERY).bind(self.program.evaluate)
 
     @cached_property
     def predict(self) -> tuple[Operation, ...]:
-        return Section(self, BINDERS).bind(self.program.predict)
+        return Section(self, EVERY).bind(self.program.predict)
 
     def run(self, section: tuple[Operation, ...], frame: Frame) -> Frame:
         """Run one section on a frame and return the frame."""
@@ -62,6 +64,5 @@ def loaded_fields(body: Sequence[Instruction]) -> tuple[str, ...]:
     for instruction in body:
         if isinstance(instruction, Load):
             names.update(dict.fromkeys(instruction.fields))
-        elif isinstance(instruction, Repeat | Every | Part):
-            names.update(dict.fromkeys(loaded_fields(instruction.body)))
+        names.update(dict.fromkeys(loaded_fields(getattr(instruction, "body", ()))))
     return tuple(names)

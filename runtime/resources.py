@@ -11,12 +11,15 @@ from torch import Tensor
 
 from lpc.runtime.allocator import keep_freed_memory
 from lpc.runtime.batch import Batch
+from lpc.runtime.cache import SampleCache
 from lpc.runtime.corrections import BlockCorrection, Offset
+from lpc.runtime.decode import dtype_of
 from lpc.runtime.link import Linked, link
 from lpc.runtime.meter import Reading
 from lpc.runtime.noise import Source
 from lpc.runtime.optimizers import BlockOptimizer
 from lpc.runtime.state import State
+from lpc.runtime.variables import LawClock, VariableOptimizer
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 
@@ -39,6 +42,8 @@ class Frame:
     returned: dict[str, Tensor] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     offsets: dict[str, Offset] = field(default_factory=dict)  # measured in this section
+    due: Tensor | None = None  # the samples of the batch that the body of a `due` is for
+    stored: dict[str, Tensor] = field(default_factory=dict)  # variables that this section has kept, for the whole batch
 
     @property
     def time(self) -> int:
@@ -61,6 +66,9 @@ class Resources:
         keep_freed_memory()
         self.optimizers = {block: BlockOptimizer(o, state) for block, o in program.optimizers.items()}
         self.corrections = {block: BlockCorrection(c) for block, c in program.corrections.items()}
+        self.variables = {name: VariableOptimizer(variable, device) for name, variable in program.variables.items()}
+        self.laws = {name: LawClock(law, device, dtype_of(law.type.dtype, name)) for name, law in program.laws.items()}
+        self.cache = SampleCache()
         generator = torch.Generator(device)
         self.noise = {site: Source(noise, device, generator) for site, noise in program.noise.items()}
 

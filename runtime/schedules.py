@@ -37,11 +37,11 @@ def lr_factor(
     floor at the end. Errors: 0650 an unknown law, 0651 the length of the run or of an epoch is not known.
     """
     warmup, term = int(schedule.get("warmup", 0)), law_of(schedule)
-    per = _needed(steps_per_epoch, "an epoch", "unit: epoch") if schedule.get("unit") == "epoch" else 1
+    per = needed(steps_per_epoch, "an epoch", "unit: epoch") if schedule.get("unit") == "epoch" else 1
     time = step // per
     if time < warmup:
         return time / warmup
-    total = _needed(total_steps, "the run", str(term)) if term.name in ENDING else 0
+    total = needed(total_steps, "the run", str(term)) if term.name in ENDING else 0
     end = max(-(-total // per) - warmup, 1)
     return float(LAWS[term.name](time - warmup, end, SCHEDULES[term.name].bind(term)))
 
@@ -84,7 +84,8 @@ def _is_sound(term: Term) -> bool:
     return term.name != "step" or SCHEDULES["step"].bind(term)["period"] > 0
 
 
-def _needed(value: int | None, what: str, where: str) -> int:
+def needed(value: int | None, what: str, where: str) -> int:
+    """Return a length that a law counts in. Errors: 0651 where it is not known."""
     if value is not None and value > 0:
         return value
     message = f"the schedule `{where}` needs the number of steps of {what}, which is not known here"

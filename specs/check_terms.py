@@ -9,6 +9,7 @@ from lpc.specs.later import name_comes_later
 from lpc.specs.model import Layer, Path, Schedule, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.signatures import FROM, REQUIRED, VOCABULARIES, Parameter, Signature
+from lpc.specs.signatures.variables import VARIABLE
 from lpc.specs.term import Term, Value, print_value
 
 NUMBERS = frozenset({"int", "natural", "size", "float", "rate", "positive", "share"})
@@ -113,7 +114,25 @@ def _decompose_terms(spec: Spec) -> Iterator[Placed]:
                 if isinstance(selector, Term):
                     yield "block rule", (*path, name, i), selector
     for name, link in spec.decompose.links.items():
-        yield "link", ("decompose", "links", name), link
+        yield from _link_terms(link, ("decompose", "links", name))
+
+
+def _link_terms(link: Term, path: Path) -> Iterator[Placed]:
+    """Yield a link, and of one by variables its penalty, its optimizer, and the laws of their factors."""
+    yield "link", path, link
+    if link.name != VARIABLE.name:
+        return
+    names = [parameter.name for parameter in VARIABLE.parameters]
+    places: dict[str, tuple[str | int, Value]] = {name: (name, value) for name, value in link.kwargs.items()}
+    places |= {name: (i, value) for i, (name, value) in enumerate(zip(names, link.args, strict=False))}
+    for name, vocabulary in (("penalty", "penalty"), ("optimizer", "optimizer"), ("scale", "penalty weight")):
+        key, value = places.get(name, (name, None))
+        if isinstance(value, str | Term):
+            term = value if isinstance(value, Term) else Term(value)
+            yield vocabulary, (*path, key), term
+            weight = term.kwargs.get("weight", term.args[0] if term.args else None)
+            if name == "penalty" and isinstance(weight, Term):
+                yield "penalty weight", (*path, key, "weight" if "weight" in term.kwargs else 0), weight
 
 
 def _learn_terms(spec: Spec) -> Iterator[Placed]:

@@ -145,6 +145,9 @@ CODES: dict[str, Code] = {
     "0420": Code("an impossible estimator", "Let blocks joined by gradient links estimate alike, or stop there."),
     "0421": Code("no forward derivative", "Put the operator into a block of its own with `estimator: backprop`."),
     "0422": Code("units that do not fit", "Write `units: {patches: auto, groups: n}` in `decompose`, for this shape."),
+    "0423": Code(
+        "an auxiliary variable that cannot be", "Let every boundary around it be `variable` or `stop`, solved alike."
+    ),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),
     "0432": Code("a phase that cannot train", "Let its `train` name what learns, and all that it learns through."),
@@ -198,6 +201,8 @@ CODES: dict[str, Code] = {
     "0560": Code("correction that does not exist", "give the block a correction, or drop the instruction"),
     "0561": Code("a phase changes what it does not train", "build the plan again"),
     "0562": Code("memory cannot be predicted", "give every length, such as `--length T=128`; build an old plan again"),
+    "0563": Code("unknown variable or law", "name a variable or a law of the program"),
+    "0564": Code("a variable that is not solved here", "step it in a `relax` of its own, along its own slopes"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

@@ -12,8 +12,6 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
     "data source": frozenset({"csv", "curves", "module"}),
-    "link": frozenset({"variable"}),
-    "loss": frozenset({"consistency"}),
     "network": frozenset({"autoencoder", "elman", "vgg"}),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 import torch
@@ -20,6 +20,7 @@ from lpc.compiler.capture.joint import (
 )
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
+from lpc.compiler.capture.relaxed_kernels import relaxed_kernels
 from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.target import leading, trace_solve
 from lpc.compiler.capture.types import dtype_of, length
@@ -33,8 +34,10 @@ from lpc.compiler.objective import output_node
 from lpc.compiler.probing import ProbeKernels
 from lpc.compiler.readouts import Probe
 from lpc.compiler.refresh import ExactKernels
+from lpc.compiler.relaxation import RelaxKernels
 from lpc.compiler.schedule import Kernels
 from lpc.compiler.state import named_state
+from lpc.compiler.variables import Variables
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import Kernel, TensorType
@@ -60,6 +63,7 @@ class Captured:
     exact: Mapping[str, ExactKernels]
     probed: Mapping[str, ProbeKernels]
     negatives: NegativeKernels | None = None
+    relaxed: Mapping[str, RelaxKernels] = field(default_factory=dict)
 
 
 def capture(
@@ -72,6 +76,7 @@ def capture(
     corrected: Corrections | None = None,
     probes: Mapping[str, Probe] | None = None,
     hard: Hard | None = None,
+    variables: Variables | None = None,
 ) -> Captured:
     """Capture every block, last block first: a producer must know which cotangents come back to it.
 
@@ -79,15 +84,17 @@ def capture(
     only the steps with device-specific operators are captured again.
     """
     watched = _watched(probes or {})
-    worker = _Capture(spec, traced, graph, problems, fields, targets[0], watched)
+    worker = _Capture(spec, traced, graph, problems, fields, targets[0], watched, variables)
     steps = {(b, mode): worker.kernels(b, mode) for b in reversed(list(graph.nodes)) for mode in MODES}
-    bound = [step for step, kernels in steps.items() if any(k.device != "any" for k in kernels.values())]
+    made = {**steps, **{(b, "train"): {k.name: k for k in found.every} for b, found in worker.relaxed.items()}}
+    bound = [step for step, kernels in made.items() if any(k.device != "any" for k in kernels.values())]
     portable: dict[str, Kernel] = {}
     if targets[1] is not None and bound:
-        elsewhere = _Capture(spec, traced, graph, problems, fields, targets[1], watched)
+        elsewhere = _Capture(spec, traced, graph, problems, fields, targets[1], watched, variables)
         elsewhere.sent = worker.sent
         for block, mode in bound:
             portable |= {k.name: k for k in elsewhere.kernels(block, mode).values()}
+        portable |= {k.name: k for kernels in elsewhere.relaxed.values() for k in kernels.every}
     exact: dict[str, ExactKernels] = {}
     if corrected is not None:
         exact = _exact(spec, traced, graph, corrected, fields, targets[0])
@@ -108,6 +115,7 @@ def capture(
         exact,
         probed,
         negatives,
+        worker.relaxed,
     )
 
 
@@ -148,7 +156,10 @@ class _Capture:
         fields: Mapping[str, TensorType],
         target: CaptureTarget,
         watched: Mapping[str, frozenset[str]] | None = None,
+        variables: Variables | None = None,
     ) -> None:
+        self.variables = variables or Variables()
+        self.relaxed: dict[str, RelaxKernels] = {}
         self.watched = watched or dict.fromkeys(MODES, frozenset[str]())
         self.spec, self.traced, self.graph, self.problems, self.target = spec, traced, graph, problems, target
         for network in self.graphs().values():
@@ -208,6 +219,9 @@ class _Capture:
         training = self.training(block)
         self.remember(training)
         leaving, problem = self.leaving(block, "train"), self.problems[block]
+        if self.variables:
+            self.relaxed[block] = relaxed_kernels(training, problem, leaving, self.variables)
+            return {}
         further = problem.optimizer is not None and problem.optimizer.steps > 1
         again = self.solving(block) if problem.target is not None and further else training
         solve = {"solve": slice_kernel(again, "solve", (), ("gradients",))} if further else {}
@@ -274,7 +288,7 @@ class _Capture:
 
     def training(self, block: str) -> LocalGraph:
         problem = replace(self.problems[block], receives=self.receives(block), coupled=self.coupled(block))
-        if problem.optimizer is not None and not problem.losses and not problem.receives:
+        if problem.optimizer is not None and not (problem.losses or problem.receives or problem.makes):
             raise LpcError(
                 Diagnostic(
                     "0408",

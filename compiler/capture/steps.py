@@ -8,6 +8,7 @@ from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.aligned import AlignedStep
 from lpc.compiler.capture.forward import ForwardStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Step
+from lpc.compiler.capture.relaxed import VariableStep
 from lpc.compiler.capture.target import TargetStep
 from lpc.compiler.estimator import ALIGNMENT, BACKPROP, FORWARD
 from lpc.compiler.localize import LocalProblem
@@ -30,5 +31,7 @@ def trace_training(
     names to the canonical one.
     """
     kind = STEPS[problem.estimator.name] if problem.target is None else TargetStep
+    if problem.makes or problem.reads:
+        kind = VariableStep
     step = kind(problem, block, types, tuple(metrics), aliases, target, differentiable)
     return step.trace("train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lpc.compiler.losses.classification import METRICS, classes, cross_entropy
+from lpc.compiler.losses.consistency import consistency
 from lpc.compiler.losses.contrastive import infonce, nt_xent, supcon
 from lpc.compiler.losses.goodness import SIDES, cwc, ff_bce, ff_softplus, peer
 from lpc.compiler.losses.kind import LossFunction, LossKind, Sight
@@ -95,6 +96,13 @@ LOSSES: dict[str, LossKind] = {
         "-log softmax(cosines / temperature) at samples of the class, mean over these, then over B",
         "Khosla et al. 2020, arXiv 2004.11362",
         separable=False,
+    ),
+    "consistency": LossKind(
+        consistency,
+        "the penalty of the `variable` link between h and what the block computes",
+        "",
+        reads="variable",
+        heads=False,
     ),
 }
 

@@ -40,7 +40,8 @@ class LossKind:
     """How a loss is made from its options and shapes, and what it promises; it returns a 0-d tensor.
 
     `make` returns a function, or an nn.Module whose parameters are trained with the block and whose buffers are saved.
-    `reads` is its target: a batch `field`, the network's input `image`, the block's `input`, or `none`.
+    `reads` is its target: a batch `field`, the network's input `image`, the block's `input`, `none`, or the
+    auxiliary `variable` that stands for the block's output, whose link then makes the loss.
     `width` is the number of scores it wants of a head; None: a loss of no scores.
     `heads` tells whether the block's head serves it, where it has none of its own.
     `separable`: the mean over a batch is the mean over its parts; if not, a batch must not be split.
@@ -49,7 +50,7 @@ class LossKind:
     make: Callable[[Options, Setting], LossFunction]
     formula: str
     source: str
-    reads: Literal["field", "image", "input", "none"] = "field"
+    reads: Literal["field", "image", "input", "none", "variable"] = "field"
     width: Width | None = None
     heads: bool = True
     separable: bool = True

@@ -195,6 +195,15 @@ LEARNING: dict[str, Example] = {
         "decompose: {blocks: {b1: fc1, head: out}, units: {groups: 4}}\n" + _REPLICATED,
         BUILD,
     ),
+    "0423": Example(
+        "Variables are solved together, from the last to the first: links beside them are `variable` or `stop`, what holds"
+        " for the whole step is said alike, and a block that they stand for is fitted to them.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: variable}\n"
+        'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}]',
+        "decompose: {blocks: {b1: fc1, head: out}, links: variable}\n"
+        'learn: [{blocks: "*", head: linear, loss: [cross_entropy, consistency], optimizer: adam}]',
+        BUILD,
+    ),
     "0430": Example(
         "An entry says what is trained, and its pattern matches no parameter, or nothing is left to train.",
         f'{_LEARN}, {{params: "fc9.*", train: false}}]',

@@ -257,4 +257,16 @@ PLANS: dict[str, Example] = {
         "lpc inspect gpt2.plan --memory --length T=128",
         SHOWN,
     ),
+    "0563": Example(
+        "An instruction names an auxiliary variable, or a law of one, that the program does not have.",
+        "update b1 <- b1.g\n  w = weight mu\n  free w",
+        "update b1 <- b1.g",
+        PLAN,
+    ),
+    "0564": Example(
+        "A variable is stepped outside of its `relax`, or along another one's slope, or stored outside of a `due`.",
+        "step_variable b1->b2 <- b2.slope_h",
+        "relax b1->b2 {\n    step_variable b1->b2 <- b2.slope_h\n  }",
+        SHOWN,
+    ),
 }

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from lpc.specs.memory.heap import Mark
 from lpc.specs.memory.optimizers import kept
-from lpc.specs.memory.section import Walk
+from lpc.specs.memory.relaxing import RelaxedWalk
 from lpc.specs.memory.sizes import Lengths, nbytes, wide
-from lpc.specs.plan.instructions import Every, Instruction, Load, Offset, Part, Repeat, Update
+from lpc.specs.plan.instructions import Instruction, Load, Offset, Repeat, Update
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Program
@@ -85,7 +85,7 @@ def predict(
 
 
 def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths, phase: int) -> Memory:
-    walk, step = Walk(program, kernels, lengths), program.steps[phase]
+    walk, step = RelaxedWalk(program, kernels, lengths), program.steps[phase]
     walk.run(step)
     peak, alive = walk.heap.peak, sorted(walk.heap.alive, key=lambda storage: -storage.size)
     foreign = {program.optimizers[block].name: None for block in _stepped(program, phase)}
@@ -137,8 +137,7 @@ def _blocks_of(body: tuple[Instruction, ...], kind: type[Update | Offset]) -> It
     for instruction in body:
         if isinstance(instruction, kind):
             yield instruction.block
-        elif isinstance(instruction, Every | Part | Repeat):
-            yield from _blocks_of(instruction.body, kind)
+        yield from _blocks_of(getattr(instruction, "body", ()), kind)
 
 
 def _loads(body: tuple[Instruction, ...]) -> int:
@@ -150,6 +149,5 @@ def _fields(body: tuple[Instruction, ...]) -> dict[str, None]:
     for instruction in body:
         if isinstance(instruction, Load):
             names.update(dict.fromkeys(instruction.fields))
-        elif isinstance(instruction, Repeat | Every | Part):
-            names.update(_fields(instruction.body))
+        names.update(_fields(getattr(instruction, "body", ())))
     return names

@@ -41,6 +41,8 @@ from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Correction, Program
 from lpc.specs.plan.text import line
 
+Handler = Callable[[Any, Any], None]
+
 
 @dataclass(frozen=True)
 class Held:
@@ -70,7 +72,11 @@ class Walk:
         for index, instruction in enumerate(body):
             self.taken = used_last(body, index) if isinstance(instruction, Call) else frozenset()
             self.heap.enter(self.block_of(instruction), line(instruction))
-            HANDLERS[type(instruction)](self, instruction)
+            self.handler(type(instruction))(self, instruction)
+
+    def handler(self, kind: type[Any]) -> Handler:
+        """Return what a kind of instruction does to the walk."""
+        return HANDLERS[kind]
 
     def block_of(self, instruction: Instruction) -> str | None:
         if isinstance(instruction, Call):
@@ -285,7 +291,7 @@ def _is_one(factor: float | str) -> bool:
     return factor == 1.0
 
 
-HANDLERS: dict[type[Any], Callable[[Walk, Any], None]] = {
+HANDLERS: dict[type[Any], Handler] = {
     Load: Walk.load,
     Random: Walk.random,
     Call: Walk.call,

@@ -6,20 +6,29 @@ from collections.abc import Iterable, Sequence
 
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Begin,
     Call,
     Clip,
     Correct,
+    Due,
     Every,
+    Fetch,
     Free,
     Instruction,
     Load,
     Offset,
+    Parallel,
     Part,
     Random,
     Record,
+    Relax,
     Repeat,
     Return,
+    StepVariable,
+    Store,
     Update,
+    Visit,
+    Weight,
     Write,
 )
 
@@ -27,9 +36,9 @@ from lpc.specs.plan.instructions import (
 def made(instruction: Instruction) -> tuple[str, ...]:
     """Return the values that an instruction defines for what comes after it in its body."""
     match instruction:
-        case Load(values=values) | Call(values=values):
+        case Load(values=values) | Call(values=values) | Begin(values=values) | Fetch(values=values):
             return values
-        case Random(value=value):
+        case Random(value=value) | Weight(value=value):
             return (value,)
         case Part(body=body):
             return tuple(i.target for i in body if isinstance(i, Accumulate))
@@ -51,8 +60,20 @@ def read(instruction: Instruction) -> tuple[str, ...]:
         case Part(values=values, sources=sources, body=body):
             own = {*values, *made(instruction)}
             return (*sources, *(v for v in _from_around(body) if v not in own))
-        case Every(body=body) | Repeat(body=body):
+        case Every(body=body) | Repeat(body=body) | Parallel(body=body):
             return _from_around(body)
+        case Relax(variables=variables, body=body):
+            return (*variables, *(v for v in _from_around(body) if v not in variables))
+        case Due(index=index, body=body):
+            return (index, *(v for v in _from_around(body) if v != index))
+        case Begin(sources=values):
+            return values
+        case Fetch(index=value) | Visit(index=value):
+            return (value,)
+        case Store(index=index, values=values):
+            return (index, *values)
+        case StepVariable(variable=variable, slopes=slopes):
+            return (variable, *slopes)
         case _:
             return ()
 

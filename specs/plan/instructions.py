@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
@@ -145,6 +146,83 @@ class Shift:
     block: str
 
 
+@dataclass(frozen=True)
+class Weight:
+    """Evaluate a law at this step: `w = weight b1->b2.weight`, of a variable's penalty or (`.scale`) its objective."""
+
+    value: str
+    law: str
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Begin auxiliary variables at some values, of which they are copies: `b1->b2 = begin h1`."""
+
+    values: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Relax:
+    """Run a body in which variables have an optimizer each, fresh at its start: `relax b1->b2 { ... }`."""
+
+    variables: tuple[str, ...]
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class StepVariable:
+    """Step a variable in place along slopes, which are summed: `step_variable b1->b2 <- s1, s2`."""
+
+    variable: str
+    slopes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Run a body in which no block waits for what another one makes: `parallel { ... }`."""
+
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Due:
+    """Run a body if samples are due, by their visits: `due index every 5 { ... }`; every 0: at their first visit.
+
+    What the body stores is kept for the samples that are due.
+    """
+
+    index: str
+    period: int
+    body: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Take variables as they are kept for the samples of the batch: `b1->b2 = fetch index`."""
+
+    values: tuple[str, ...]
+    index: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """Keep values as the variables of the samples that are due: `store b1->b2 at index <- h1`."""
+
+    variables: tuple[str, ...]
+    index: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Count a visit of the samples, and record how many visits ago they were due: `visit index every 5 as age`."""
+
+    index: str
+    period: int
+    metric: str
+
+
 Instruction: TypeAlias = (
     Load
     | Random
@@ -162,9 +240,24 @@ Instruction: TypeAlias = (
     | Offset
     | Correct
     | Shift
+    | Weight
+    | Begin
+    | Relax
+    | StepVariable
+    | Parallel
+    | Due
+    | Fetch
+    | Store
+    | Visit
 )
 
-# Every kind of instruction by its word in the text and in the JSON.
-KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Instruction)}
+
+def word(kind: type) -> str:
+    """Return an instruction's word in the text and in the JSON: `step_variable` of StepVariable."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+# Every kind of instruction by its word.
+KINDS: dict[str, Any] = {word(kind): kind for kind in get_args(Instruction)}
 
 DEPTH = 32  # bodies inside each other, at most

@@ -27,6 +27,7 @@ Role = Literal[
     "metric",     # 0-d
     "gradients",  # one port per trainable parameter, `source` = parameter name
     "buffers",    # one port per updated buffer, `source` = buffer name
+    "slope",      # the derivative of an objective by an auxiliary variable, `source` = the variable
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
 

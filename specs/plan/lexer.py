@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.source import Source, Span
 
-NAME = r"[\w.@/$+:-][\w.@/$+:#-]*"
+NAME = r"[\w.@/$+:-][\w.@/$+:#>-]*"
 _TOKEN = re.compile(
     rf"""(?P<comment>\#.*)
        | (?P<quoted>"(?:[^"\\]|\\.)*")

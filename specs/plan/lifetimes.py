@@ -10,21 +10,30 @@ from typing import Any
 from lpc.specs.diagnostics import Diagnostic, did_you_mean
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Begin,
     Call,
     Clip,
     Correct,
+    Due,
     Every,
+    Fetch,
     Free,
     Instruction,
     Load,
     Offset,
+    Parallel,
     Part,
     Random,
     Record,
+    Relax,
     Repeat,
     Return,
     Shift,
+    StepVariable,
+    Store,
     Update,
+    Visit,
+    Weight,
     Write,
 )
 from lpc.specs.plan.kernel import Bundle, Kernel, TensorType
@@ -44,6 +53,10 @@ TAKES: dict[str, frozenset[str]] = {
     "correct": frozenset({"gradients"}),
     "offset": frozenset({"gradients"}),
     "part": frozenset({"input", "output"}),
+    "begin": frozenset({"output"}),
+    "relax": frozenset({"output"}),
+    "slopes": frozenset({"slope"}),
+    "index": frozenset({"input"}),
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
@@ -314,7 +327,7 @@ class _Checker:
         for frame in reversed(self.frames):
             if name in frame.defined:
                 return
-            if isinstance(frame.owner, Every):
+            if isinstance(frame.owner, Every | Due):
                 self.tell("0543", f"`{name}` is defined at every step and freed at some only")
             elif isinstance(frame.owner, Repeat) and frame.owner.count > 1:
                 self.tell("0542", f"`{name}` is defined once and freed {frame.owner.count} times")
@@ -332,8 +345,67 @@ class _Checker:
     def give(self, instruction: Return) -> None:
         self.use(instruction.value, "return", "`return`")
 
-    def inner(self, instruction: Repeat | Every) -> None:
+    def inner(self, instruction: Repeat | Every | Parallel) -> None:
         self.body(instruction.body, f"{self.place}.body", Frame(instruction))
+
+    def weight(self, weight: Weight) -> None:
+        law = self.program.laws.get(weight.law)
+        if law is None:
+            self.tell("0563", f"the program has no law `{weight.law}`", did_you_mean(weight.law, self.program.laws))
+        self.define(weight.value, Value("input", (law.type,), (weight.law,)) if law else Value(ANYTHING))
+
+    def variable(self, name: str) -> Value:
+        """Return what is known of a variable of the program, which is told where there is none."""
+        found = self.program.variables.get(name)
+        if found is None:
+            near = did_you_mean(name, self.program.variables)
+            self.tell("0563", f"the program has no variable `{name}`", near)
+            return Value(ANYTHING)
+        return Value("output", (found.type,), (found.value,), found.block)
+
+    def begin(self, begin: Begin) -> None:
+        if len(begin.values) != len(begin.sources):
+            self.tell("0546", f"{len(begin.values)} names are given for {len(begin.sources)} values")
+        for name, source in zip(begin.values, begin.sources, strict=False):
+            self.use(source, "begin", "`begin`")
+            self.define(name, self.variable(name))
+
+    def relax(self, relax: Relax) -> None:
+        for name in relax.variables:
+            self.variable(name)
+            self.use(name, "relax", "`relax`")
+        self.body(relax.body, f"{self.place}.body", Frame(relax))
+
+    def step_variable(self, step: StepVariable) -> None:
+        solved = [frame.owner.variables for frame in self.frames if isinstance(frame.owner, Relax)]
+        if not any(step.variable in variables for variables in solved):
+            self.tell("0564", f"`{step.variable}` is stepped where no `relax` of it is around")
+        for name in step.slopes:
+            value = self.use(name, "slopes", "`step_variable`")
+            if value is not None and value.sources != (step.variable,):
+                self.tell("0564", f"`{name}` is the slope of `{value.sources[0]}`, not of `{step.variable}`")
+
+    def due(self, due: Due) -> None:
+        self.use(due.index, "index", "`due`")
+        self.body(due.body, f"{self.place}.body", Frame(due))
+
+    def fetch(self, fetch: Fetch) -> None:
+        self.use(fetch.index, "index", "`fetch`")
+        for name in fetch.values:
+            self.define(name, self.variable(name))
+
+    def store(self, store: Store) -> None:
+        if not any(isinstance(frame.owner, Due) for frame in self.frames):
+            self.tell("0564", "a `store` stands where no `due` says which samples it is for")
+        self.use(store.index, "index", "`store`")
+        for name, value in zip(store.variables, store.values, strict=False):
+            self.variable(name)
+            self.use(value, "begin", "`store`")
+
+    def visit(self, visit: Visit) -> None:
+        self.use(visit.index, "index", "`visit`")
+        if visit.metric not in self.program.metrics:
+            self.tell("0554", f"the program has no metric `{visit.metric}`")
 
     def part(self, part: Part) -> None:
         """The pieces live in the body, and there alone."""
@@ -383,6 +455,15 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Offset: _Checker.offset,
     Correct: _Checker.correct,
     Shift: _Checker.shift,
+    Weight: _Checker.weight,
+    Begin: _Checker.begin,
+    Relax: _Checker.relax,
+    StepVariable: _Checker.step_variable,
+    Parallel: _Checker.inner,
+    Due: _Checker.due,
+    Fetch: _Checker.fetch,
+    Store: _Checker.store,
+    Visit: _Checker.visit,
 }
 
 

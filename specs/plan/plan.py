@@ -77,6 +77,40 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Law:
+    """How a factor of the step changes: `start`, and w <- (w + add) * factor after every step or epoch, while
+    w < until (None: always)."""
+
+    start: float
+    add: float
+    factor: float
+    until: float | None
+    unit: str
+    type: TensorType
+
+    @property
+    def constant(self) -> bool:
+        """Is it the same at every step?"""
+        return self.add == 0.0 and self.factor == 1.0
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An auxiliary variable: the value that it stands for, its block, its optimizer, and its type, batch axis first.
+
+    `boundaries` are those that it crosses; it is named after the first.
+    """
+
+    name: str
+    value: str
+    block: str
+    boundaries: tuple[str, ...]
+    optimizer: str
+    options: dict[str, Any]
+    type: TensorType
+
+
+@dataclass(frozen=True)
 class StateEntry:
     """One tensor of the network or of a head: `kind` is `parameter` or `buffer`; aliases are tied names."""
 
@@ -117,6 +151,8 @@ class Program:
     metrics: dict[str, str]
     corrections: dict[str, Correction] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
+    variables: dict[str, Variable] = field(default_factory=dict)
+    laws: dict[str, Law] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[tuple[Instruction, ...], ...]:

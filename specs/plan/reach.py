@@ -8,7 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from lpc.specs.plan.instructions import Accumulate, Call, Every, Free, Instruction, Part, Repeat, Update
+from lpc.specs.plan.instructions import (
+    Accumulate,
+    Begin,
+    Call,
+    Due,
+    Every,
+    Fetch,
+    Free,
+    Instruction,
+    Parallel,
+    Part,
+    Relax,
+    Repeat,
+    StepVariable,
+    Store,
+    Update,
+)
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.wellformed import references
@@ -16,6 +32,7 @@ from lpc.specs.plan.wellformed import references
 Names = frozenset[str]
 Labelled = list[tuple[str, Names]]  # for each port of a value, its source and what reaches it
 NOTHING: Names = frozenset()
+THROUGH = "~"  # in front of a loss that reaches a value through an auxiliary variable, not by a gradient
 
 
 def reachability(kernel: Kernel) -> dict[tuple[str, str], Names]:
@@ -39,18 +56,33 @@ def influence(plan: Plan, target: str = "native") -> dict[str, Names]:
     Follows seeds through the kernels and through every value that one call gives another. A parameter that no
     loss reaches has an empty set. `target` chooses the kernels; those that the target lacks are native.
     """
-    walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
-    for step in plan.program.steps:
-        walk.run(step)
-    return {name: frozenset(walk.found.get(name, ())) for name in _trainable(plan)}
+    found = _walked(plan, target).found
+    return {
+        name: frozenset(n for n in found.get(name, ()) if not n.startswith(THROUGH)) for name in _trainable(plan)
+    }
+
+
+def indirect_influence(plan: Plan, target: str = "native") -> dict[str, Names]:
+    """Return for every trainable parameter the losses that reach it through auxiliary variables; see `influence`."""
+    found = _walked(plan, target).found
+    return {
+        name: frozenset(n.removeprefix(THROUGH) for n in found.get(name, ()) if n.startswith(THROUGH))
+        for name in _trainable(plan)
+    }
 
 
 def influence_by_targets(plan: Plan, target: str = "native") -> dict[str, Names]:
     """Return for every trainable parameter the losses of which the target of its block is made; see `influence`."""
+    aimed = _walked(plan, target).aimed
+    return {name: frozenset(aimed.get(name, ())) for name in _trainable(plan)}
+
+
+def _walked(plan: Plan, target: str) -> _Walk:
     walk = _Walk({**plan.kernels.get("native", {}), **plan.kernels.get(target, {})})
     for step in plan.program.steps:
-        walk.run(step)
-    return {name: frozenset(walk.aimed.get(name, ())) for name in _trainable(plan)}
+        for _ in range(2 if plan.program.variables else 1):  # once more, for what is kept from step to step
+            walk.run(step)
+    return walk
 
 
 def _trainable(plan: Plan) -> list[str]:
@@ -76,6 +108,7 @@ class _Walk:
         self.values: dict[str, Labelled] = {}
         self.found: dict[str, set[str]] = {}
         self.aimed: dict[str, set[str]] = {}  # by the losses that made the target
+        self.kept: dict[str, Names] = {}
 
     def run(self, body: Iterable[Instruction]) -> None:
         for instruction in body:
@@ -90,7 +123,17 @@ class _Walk:
                 case Free(values=values):
                     for value in values:
                         self.values.pop(value, None)
-                case Part(body=inner):
+                case Begin(values=values):
+                    self.values.update({name: [(name, NOTHING)] for name in values})
+                case Fetch(values=values):
+                    self.values.update({name: [(name, self.kept.get(name, NOTHING))] for name in values})
+                case Store(variables=variables, values=values):
+                    for name, value in zip(variables, values, strict=False):
+                        self.kept[name] = self.kept.get(name, NOTHING) | self.reaching(value)
+                case StepVariable(variable=name, slopes=slopes):
+                    passed = {THROUGH + n.removeprefix(THROUGH) for slope in slopes for n in self.reaching(slope)}
+                    self.values[name] = [(name, self.reaching(name) | passed)]
+                case Part(body=inner) | Relax(body=inner) | Parallel(body=inner) | Due(body=inner):
                     self.run(inner)
                 case Repeat(body=inner) | Every(body=inner):
                     self.run(inner)
@@ -134,6 +177,9 @@ class _Walk:
         ports = self.values.get(next(iter(given), ""), [])
         found = [names for _, names in ports[: len(bundle.ports)]]
         return found + [NOTHING] * (len(bundle.ports) - len(found))
+
+    def reaching(self, value: str) -> Names:
+        return NOTHING.union(*(names for _, names in self.values.get(value, ())))
 
     @staticmethod
     def merge(total: Labelled | None, value: Labelled) -> Labelled:

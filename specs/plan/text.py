@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from lpc.specs.plan.instructions import KINDS, Call, Instruction
+from lpc.specs.plan.instructions import KINDS, Call, Instruction, word
 from lpc.specs.plan.lexer import quote
 from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Phase, Plan, Program, links
@@ -51,6 +51,15 @@ TEMPLATES: dict[str, str] = {
     "offset": "offset {block} <- {exact} minus {local}",
     "correct": "correct {block} in {gradients}",
     "shift": "shift {block}",
+    "weight": "{value} = weight {law}",
+    "begin": "{values} = begin {sources}",
+    "relax": "relax {variables} {body}",
+    "step_variable": "step_variable {variable} <- {slopes}",
+    "parallel": "parallel {body}",
+    "due": "due {index} every {period} {body}",
+    "fetch": "{values} = fetch {index}",
+    "store": "store {variables} at {index} <- {values}",
+    "visit": "visit {index} every {period} as {metric}",
 }
 
 
@@ -107,7 +116,7 @@ def _body(body: Sequence[Instruction], indent: str, comment: Callable[[Instructi
 
 def _pieces(instruction: Instruction) -> tuple[str, str]:
     """Return what is left of `=`, if anything, and the rest."""
-    parts = parts_of(type(instruction).__name__.lower())
+    parts = parts_of(word(type(instruction)))
     words = []
     for index, part in enumerate(parts):
         if part.kind is None:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
-from lpc.specs.plan.instructions import DEPTH, Call, Instruction, Update, Write
+from lpc.specs.plan.instructions import DEPTH, Call, Due, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
 from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, links
-from lpc.specs.plan.reach import influence, influence_by_targets, reachability
+from lpc.specs.plan.reach import indirect_influence, influence, influence_by_targets, reachability
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
 
-__all__ = ["influence", "influence_by_targets", "reachability", "verify"]
+__all__ = ["indirect_influence", "influence", "influence_by_targets", "reachability", "verify"]
 
 EXPANSION = 1_000_000  # instructions that one section may execute
 
@@ -167,7 +167,8 @@ def _expansion(body: tuple[Instruction, ...], place: str, times: int, depth: int
             continue
         at = f"{place}[{index}]"
         count = getattr(instruction, "count", getattr(instruction, "pieces", 1))
-        if count < 1 or getattr(instruction, "period", 1) < 1:
+        least = 0 if isinstance(instruction, Due) else 1  # 0: at a sample's first visit
+        if count < 1 or getattr(instruction, "period", 1) < least:
             yield Diagnostic("0557", "a count or a period must be 1 or more", place=at)
         elif not 0 < getattr(instruction, "share", 1) < math.inf:
             yield Diagnostic("0557", "the share of a part must be a number above 0", place=at)

@@ -46,6 +46,9 @@ SHIPPED = (
     "feedback_alignment",
     "local_feedback_alignment",
     "direct_feedback",
+    "blockprop",
+    "blockprop_cached",
+    "altmin",
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")

@@ -33,6 +33,7 @@ from lpc.specs.signatures.learning import (
 from lpc.specs.signatures.losses import LOSSES, WEIGHTS
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, Vocabulary
 from lpc.specs.signatures.targets import TARGET_LOSSES, TRANSFERS
+from lpc.specs.signatures.variables import PENALTIES, PENALTY_WEIGHTS
 
 VOCABULARIES: dict[str, Vocabulary] = {
     "layer": LAYERS,
@@ -47,6 +48,8 @@ VOCABULARIES: dict[str, Vocabulary] = {
     "predictor": PREDICTORS,
     "block rule": BLOCKS,
     "link": LINKS,
+    "penalty": PENALTIES,
+    "penalty weight": PENALTY_WEIGHTS,
     "head": HEADS,
     "loss": {**LOSSES, **TARGET_LOSSES},
     "correction": CORRECTIONS,
@@ -80,6 +83,8 @@ __all__ = [
     "OTHER_OPTIMIZER",
     "OVERLAYS",
     "OWN_OPTIMIZERS",
+    "PENALTIES",
+    "PENALTY_WEIGHTS",
     "PERIODS",
     "PREDICTORS",
     "REQUIRED",

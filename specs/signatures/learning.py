@@ -7,6 +7,7 @@ from typing import Any
 
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, vocabulary
 from lpc.specs.signatures.targets import TARGET
+from lpc.specs.signatures.variables import VARIABLE
 from lpc.specs.texts import shipped_text
 
 BLOCKS = vocabulary(
@@ -76,6 +77,7 @@ LINKS = vocabulary(
             "a fixed random projection of the error of the network's output (direct feedback alignment)",
         ),
         TARGET,
+        VARIABLE,
     )
 )
 

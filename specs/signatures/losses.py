@@ -166,4 +166,15 @@ _CONTRASTIVE = (
     ),
 )
 
-LOSSES = vocabulary(_OUTPUTS + _GOODNESS + _SIMILARITY + _RECONSTRUCTION + _CONTRASTIVE)
+_VARIABLES = (
+    Signature(
+        "consistency",
+        (
+            Parameter("weight", "none | positive", None, "of the penalty, for the weights alone; none: the link's"),
+            Parameter("l1", "rate", 0.0, "weight of the absolute values of the block's matrices and kernels"),
+        ),
+        "the penalty between what the block computes and the auxiliary variable that stands for it",
+    ),
+)
+
+LOSSES = vocabulary(_OUTPUTS + _GOODNESS + _SIMILARITY + _RECONSTRUCTION + _CONTRASTIVE + _VARIABLES)

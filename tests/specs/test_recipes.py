@@ -18,6 +18,34 @@ run: {epochs: 1}
 """
 
 WRITTEN_OUT = {
+    "blockprop": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: "variable(penalty=squared(weight=1.0), optimizer=sgd(lr=0.01), steps=1)"}
+learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]
+""",
+    "blockprop_cached": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  links: variable(penalty=squared(weight=1.0), optimizer=sgd(lr=0.01), steps=1, init=cache, refresh=5)
+learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]
+""",
+    "altmin": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  at: preactivation
+  links:
+    "*":
+      variable:
+        penalty: squared(weight=0.003, reduction=mean)
+        optimizer: sgd(lr=0.3, momentum=0.9, nesterov=true)
+        steps: 5
+        anchor: false
+        divide_by_weight: true
+        buffers: every
+learn: [{blocks: "*", loss: consistency(weight=1.0), optimizer: adam(lr=0.008)}]
+""",
     "greedy": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: stop}

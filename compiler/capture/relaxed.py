@@ -1,0 +1,187 @@
+"""What is the step of a block between auxiliary variables? Its slopes by the variables it reads, and its weights' own.
+
+Everything is traced as one graph, so that all evaluations of a block in a step draw the same noise. A slope is the
+derivative of all terms of the block by one variable: its losses, and the penalties of what it computes. The terms that
+are a variable's own (its penalty as it pulls, and |h|) are a slope apart, its anchor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lpc.compiler.capture.joint import (
+    Outcome,
+    Slot,
+    Step,
+    seed_slot,
+    state_slot,
+    value_slot,
+)
+from lpc.compiler.local_loss import LocalLoss
+from lpc.compiler.penalties import distance, magnitude
+from lpc.compiler.variables import SCALED, WEIGHED, Factor, Variable, law_name, penalty_names
+from lpc.specs.term import Term
+
+SLOPE, ANCHOR = "slope", "anchor"
+
+
+def slope_slot(kind: str, variable: Variable) -> Slot:
+    """Return where a slope of a variable goes: that of a block's terms, or that of its own."""
+    return Slot("slope", f"{kind}_{variable.value}", variable.name)
+
+
+def before(variable: Variable) -> str:
+    """Return what an anchor reads of the block before a variable: what that computes now."""
+    return f"{variable.value}.made"
+
+
+@dataclass
+class VariableStep(Step):
+    """Traces what a block does in a step with auxiliary variables."""
+
+    distances: dict[str, Tensor] = field(default_factory=dict)
+
+    def collect(self, mode: str) -> None:
+        super().collect(mode)
+        if mode != "train":
+            return
+        for variable in self.problem.makes:
+            self.arguments.add(value_slot(variable.name), *self.types.values[variable.value])
+        for name in self.penalty_names().values():
+            self.arguments.add(seed_slot(name), torch.get_default_dtype(), ())
+        for variable in self.anchored():
+            self.arguments.add(value_slot(before(variable)), *self.types.values[variable.value])
+        for variable in (*self.problem.makes, *self.problem.reads):
+            dtype = self.types.values[variable.value][0]
+            for name in variable.laws:
+                self.arguments.add(value_slot(name), dtype, ())
+
+    def penalty_names(self) -> dict[str, str]:
+        """Return what the block's penalties are called, by the variable's value."""
+        return penalty_names(self.problem.makes, self.problem.losses)
+
+    def anchored(self) -> list[Variable]:
+        """Return the variables whose own terms this block sees to: those that it is the first to read."""
+        block = self.problem.block
+        return [v for v in self.problem.reads if v.pulls and v.consumers[0] == block]
+
+    def trainable_slots(self) -> list[Slot]:
+        return [*super().trainable_slots(), *(value_slot(v.value) for v in self.problem.reads)]
+
+    def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> Outcome:
+        outcome = super().forward(tensors, bound, mode)
+        if mode == "train":
+            self.fit(outcome, bound)
+        return outcome
+
+    def fit(self, outcome: Outcome, bound: dict[Slot, Tensor]) -> None:
+        """Add what the weights minimise beside the block's losses: the distances to its variables."""
+        names, consistency = self.penalty_names(), self.problem.consistency
+        for index, variable in enumerate(self.problem.makes):
+            output, penalty = outcome.outputs[variable.value], variable.penalty
+            self.distances[variable.value] = raw = distance(penalty, output, bound[value_slot(variable.name)])
+            weight = self.factor(variable, WEIGHED, bound) if consistency.weight is None else consistency.weight
+            value = _times(raw if penalty.reduction == "mean" else raw / output.shape[0], weight)
+            if consistency.l1 and not index:
+                value = value + consistency.l1 * self.weights_magnitude(variable, bound)
+            outcome.losses[names[variable.value]] = value
+            outcome.objective = outcome.objective + value.detach()
+
+    def weights_magnitude(self, variable: Variable, bound: dict[Slot, Tensor]) -> Tensor:
+        weights = [bound[state_slot(n)] for n in self.problem.trainable]
+        mean = variable.penalty.reduction == "mean"
+        found = [w.abs().mean() if mean else w.abs().sum() for w in weights if w.dim() > 1]
+        return sum(found, torch.zeros(()))
+
+    def factor(self, variable: Variable, kind: str, bound: dict[Slot, Tensor]) -> float | Tensor:
+        """Return a factor of a variable: a number, or what its law says at this step."""
+        given: Factor = variable.penalty.weight if kind == WEIGHED else variable.scale
+        return bound[value_slot(law_name(variable, kind))] if isinstance(given, Term) else given
+
+    # Derivatives
+
+    def gradients(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
+        values = [slope for v in self.problem.reads for slope in self.slope(v, tensors, bound, outcome)]
+        values += [self.anchor(v, bound) for v in self.anchored()]
+        return values + self.weight_gradients(tensors, bound, outcome)
+
+    def slope(
+        self, variable: Variable, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
+    ) -> list[Tensor]:
+        """Return the derivative of the block's terms by a variable that it reads; nothing where none depends on it."""
+        leaf, size = bound[value_slot(variable.value)], bound[value_slot(variable.value)].shape[0]
+        scale, names = self.objective_scale(variable, bound), self.penalty_names()
+        roots = []
+        for loss in self.problem.losses:
+            root = outcome.losses[loss.name]
+            seed = _times(tensors[seed_slot(loss.name)].to(root.dtype), scale)
+            summed = variable.penalty.reduction != "mean" and not _is_sum(loss)
+            roots.append((root, seed * size if summed else seed))
+        for made in self.problem.makes:
+            root = self.distances[made.value]
+            weight = _times(tensors[seed_slot(names[made.value])].to(root.dtype), self.factor(made, WEIGHED, bound))
+            roots.append((root, _times(weight, scale)))
+        roots = [(root, cotangent) for root, cotangent in roots if root.requires_grad]
+        if not roots:
+            return []
+        (found,) = torch.autograd.grad(
+            [r for r, _ in roots], [leaf], [c for _, c in roots], allow_unused=True, retain_graph=True
+        )
+        reached: list[Tensor | None] = [found]
+        slopes = [slope.detach() for slope in reached if slope is not None]
+        self.results += [slope_slot(SLOPE, variable) for _ in slopes]
+        return slopes
+
+    def anchor(self, variable: Variable, bound: dict[Slot, Tensor]) -> Tensor:
+        """Return the derivative of a variable's own terms."""
+        leaf, penalty = bound[value_slot(variable.value)], variable.penalty
+        terms: list[Tensor] = []
+        if variable.anchor:
+            pull = distance(penalty, leaf, bound[value_slot(before(variable))])
+            terms.append(_times(pull, self.factor(variable, WEIGHED, bound)))
+        if variable.l1:
+            terms.append(variable.l1 * magnitude(penalty, leaf))
+        total = _times(sum(terms[1:], terms[0]), self.objective_scale(variable, bound))
+        (found,) = torch.autograd.grad([total], [leaf])
+        self.results.append(slope_slot(ANCHOR, variable))
+        return found.detach()
+
+    def objective_scale(self, variable: Variable, bound: dict[Slot, Tensor]) -> float | Tensor:
+        """Return the factor of everything that a variable minimises."""
+        scale = self.factor(variable, SCALED, bound)
+        return scale / self.factor(variable, WEIGHED, bound) if variable.divides else scale
+
+    def weight_gradients(
+        self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
+    ) -> list[Tensor]:
+        """Return the gradients of the batch means of the block's terms, by what it trains."""
+        summed = any(v.penalty.reduction != "mean" for v in (*self.problem.makes, *self.problem.reads))
+        size = next(iter(outcome.outputs.values())).shape[0]
+        roots = []
+        for loss in self.problem.losses:
+            value = outcome.losses[loss.name]
+            roots.append((value / size if summed and _is_sum(loss) else value, tensors[seed_slot(loss.name)]))
+        roots += [(outcome.losses[name], tensors[seed_slot(name)]) for name in self.penalty_names().values()]
+        slots = [*map(state_slot, self.problem.trainable), *self.head_slots()]
+        roots = [(root, seed.to(root.dtype)) for root, seed in roots if root.requires_grad]
+        if not roots or not slots:
+            return []
+        leaves, cotangents = [bound[slot] for slot in slots], [c for _, c in roots]
+        found = torch.autograd.grad(
+            [r for r, _ in roots], leaves, cotangents, allow_unused=True, retain_graph=True
+        )
+        self.unreached += [s.source for s, g in zip(slots, found, strict=True) if g is None]
+        kept = [(s, g.detach()) for s, g in zip(slots, found, strict=True) if g is not None]
+        self.results += [Slot("gradients", "gradients", s.source) for s, _ in kept]
+        return [g for _, g in kept]
+
+
+def _times(value: Tensor, factor: float | Tensor) -> Tensor:
+    return value if isinstance(factor, float) and factor == 1.0 else value * factor
+
+
+def _is_sum(loss: LocalLoss) -> bool:
+    return loss.options.get("reduction") == "sum"

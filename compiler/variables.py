@@ -1,0 +1,307 @@
+"""Which auxiliary variables are there? One for each tensor that crosses a `variable` link, with all that solves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.optimizer_class import ensure_steps, named
+from lpc.compiler.rules import stated, stated_at
+from lpc.specs import signatures
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.model import Spec
+from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.plan import Law
+from lpc.specs.source import Span
+from lpc.specs.term import Term, Value
+
+LINK = "variable"
+CONSISTENCY = "consistency"
+# What is said of one link and holds for the whole step.
+SHARED = ("sweep", "sweeps", "init", "refresh", "weights_input", "buffers")
+SCALED, WEIGHED = "scale", "weight"
+Factor = float | Term
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What ties a variable to what its block computes; `delta` is that of `huber`."""
+
+    name: str
+    weight: Factor
+    reduction: str
+    delta: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable: the node whose value it stands for, the blocks around it, and how it is solved.
+
+    It is named after the first of the `boundaries` that it crosses. `scale` is a factor of its objective, which
+    `divides` divides by the weight of its penalty.
+    """
+
+    name: str
+    value: str
+    producer: str
+    consumers: tuple[str, ...]
+    boundaries: tuple[str, ...]
+    penalty: Penalty
+    optimizer: str
+    options: Mapping[str, Any]
+    steps: int
+    anchor: bool
+    divides: bool
+    scale: Factor
+    l1: float
+
+    @property
+    def pulls(self) -> bool:
+        """Has it terms of its own, beside those of the blocks that read it?"""
+        return self.anchor or self.l1 > 0.0
+
+    @property
+    def laws(self) -> dict[str, Term]:
+        """The laws that its factors follow, by what they are called in a plan."""
+        factors = {WEIGHED: self.penalty.weight, SCALED: self.scale}
+        return {law_name(self, kind): term for kind, term in factors.items() if isinstance(term, Term)}
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How a block's weights fit its variables: a weight instead of the penalties' own, and a factor of |W|."""
+
+    weight: float | None = None
+    l1: float = 0.0
+
+
+@dataclass(frozen=True)
+class Variables:
+    """All variables by value, in topological order of their blocks, and what holds for the step."""
+
+    every: Mapping[str, Variable] = field(default_factory=dict)
+    sweep: str = "backward"
+    sweeps: int = 1
+    cached: bool = False
+    refresh: int = 1
+    forward_input: bool = False
+    moving: bool = False  # buffers move at every evaluation
+
+    def __bool__(self) -> bool:
+        return bool(self.every)
+
+    def made_by(self, block: str) -> tuple[Variable, ...]:
+        """Return the variables that stand for what a block computes."""
+        return tuple(v for v in self.every.values() if v.producer == block)
+
+    def read_by(self, block: str) -> tuple[Variable, ...]:
+        """Return the variables that a block reads."""
+        return tuple(v for v in self.every.values() if block in v.consumers)
+
+    def laws(self, dtype: str) -> dict[str, Law]:
+        """Return the laws of all factors as a plan holds them."""
+        found = {name: term for v in self.every.values() for name, term in v.laws.items()}
+        return {name: _law(term, dtype) for name, term in found.items()}
+
+
+def law_name(variable: Variable, kind: str) -> str:
+    """Return what a law of a variable's is called in a plan."""
+    return f"{variable.name}.{kind}"
+
+
+def variables(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> Variables:
+    """Return the variables of a partitioned network. Raises LpcError (0423) for what cannot be solved together."""
+    edges = [(a, b, data) for a, b, data in graph.edges(data=True) if data["link"].name == LINK]
+    if not edges:
+        return Variables()
+    return _Reader(spec, traced, graph).read(edges)
+
+
+def consistency(spec: Spec, block: str) -> Consistency:
+    """Return what `learn` says of a block that variables stand for. Raises LpcError (0423) where it leaves them out."""
+    losses: tuple[Term, ...] = stated(spec, block, "loss") or ()
+    found = [loss for loss in losses if loss.name == CONSISTENCY]
+    if losses and len(found) != 1:
+        message = f"block `{block}` is followed by a variable, and its losses do not fit it to that"
+        help = "add `consistency` to its losses, once"
+        raise LpcError(Diagnostic("0423", message, span=stated_at(spec, block, "loss"), help=help))
+    options = signatures.LOSSES[CONSISTENCY].bind(found[0] if found else Term(CONSISTENCY))
+    weight = options["weight"]
+    return Consistency(None if weight is None else float(weight), float(options["l1"]))
+
+
+def penalty_names(made: Sequence[Variable], losses: Sequence[object]) -> dict[str, str]:
+    """Return what the penalties of a block's variables are called among its losses, by value."""
+    if len(made) == 1:
+        return {made[0].value: CONSISTENCY if losses else "loss"}
+    return {v.value: f"{CONSISTENCY}{i}" for i, v in enumerate(made)}
+
+
+@dataclass
+class _Reader:
+    spec: Spec
+    traced: Traced
+    graph: nx.DiGraph[str]
+
+    def read(self, edges: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Variables:
+        self.ensure_alone()
+        crossing: dict[str, list[tuple[str, str, Term]]] = {}
+        several: dict[tuple[str, str], int] = {}
+        for producer, consumer, data in edges:
+            names = self.values(producer, data)
+            several[producer, consumer] = len(names)
+            for name in names:
+                crossing.setdefault(name, []).append((producer, consumer, data["link"]))
+        order = list(self.graph.nodes)
+        found = [self.variable(name, links, several) for name, links in crossing.items()]
+        found.sort(key=lambda v: order.index(v.producer))
+        shared = self.shared([links[0] for links in crossing.values()])
+        self.ensure_alike(found, shared)
+        return Variables(
+            {v.value: v for v in found},
+            shared["sweep"],
+            shared["sweeps"],
+            shared["init"] == "cache",
+            shared["refresh"],
+            shared["weights_input"] == "forward",
+            shared["buffers"] == "every",
+        )
+
+    def values(self, producer: str, boundary: Mapping[str, Any]) -> list[str]:
+        """Return the tensors that cross a boundary; an integer cannot be solved for (0423)."""
+        names = [str(tensor["name"]) for tensor in boundary["tensors"]]
+        nodes = {n.name: n for n in self.traced.train.graph.nodes}
+        for name in names:
+            if not nodes[name].meta["val"].is_floating_point():
+                self.refuse(f"`{name}`, which block `{producer}` sends, is no floating-point tensor", producer)
+        return names
+
+    def variable(
+        self, value: str, links: list[tuple[str, str, Term]], several: Mapping[tuple[str, str], int]
+    ) -> Variable:
+        producer, _, link = links[0]
+        if any(other != link for _, _, other in links):
+            readers = " and ".join(f"`{consumer}`" for _, consumer, _ in links)
+            self.refuse(f"{readers} read `{value}` of block `{producer}` by different links", producer)
+        boundaries = tuple(f"{a}->{b}" + (f":{value}" if several[a, b] > 1 else "") for a, b, _ in links)
+        given = signatures.LINKS[LINK].bind(link)
+        span = self.span(producer)
+        optimizer, options = named(_term(given["optimizer"]))
+        ensure_steps(optimizer, options, producer, span)
+        return Variable(
+            name=boundaries[0],
+            value=value,
+            producer=producer,
+            consumers=tuple(consumer for _, consumer, _ in links),
+            boundaries=boundaries,
+            penalty=_penalty(_term(given["penalty"])),
+            optimizer=optimizer,
+            options=options,
+            steps=given["steps"],
+            anchor=given["anchor"],
+            divides=given["divide_by_weight"],
+            scale=_factor(given["scale"]),
+            l1=float(given["l1"]),
+        )
+
+    def shared(self, links: list[tuple[str, str, Term]]) -> dict[str, Any]:
+        """Return what all links say of the step as a whole."""
+        bound = [(producer, signatures.LINKS[LINK].bind(link)) for producer, _, link in links]
+        first = bound[0][1]
+        for producer, given in bound:
+            for key in SHARED:
+                if given[key] != first[key]:
+                    message = f"one `variable` link says `{key}={first[key]}`, and another `{key}={given[key]}`"
+                    self.refuse(f"{message}: it holds for all of them", producer)
+        return {key: first[key] for key in SHARED}
+
+    # What cannot be
+
+    def ensure_alone(self) -> None:
+        """Only `stop` stands beside variables, and nothing that would change what a step is."""
+        spec = self.spec
+        for a, b, data in self.graph.edges(data=True):
+            if data["link"].name not in (LINK, "stop"):
+                message = f"the link `{a}->{b}` is `{data['link'].name}`, beside links with variables"
+                self.refuse(message, a, f"put `{a}` and `{b}` into one block, or let it be `variable` or `stop`")
+        run = spec.run
+        for key, path, wrong in (
+            ("accumulate", ("run", "accumulate"), run.accumulate > 1),
+            ("phases", ("run", "phases"), bool(run.phases)),
+            ("memory: summed", ("run", "memory"), run.memory == "summed"),
+            ("precision: bf16", ("run", "precision"), run.precision != "none"),
+            ("readouts", ("readouts",), bool(spec.readouts)),
+            ("shared", ("decompose", "shared"), spec.decompose.shared != "forbid"),
+        ):
+            if wrong:
+                self.fail(f"`{key}` does not go with links that have variables", spec.origin(*path), f"remove `{key}`")
+        for block in self.graph.nodes:
+            self.ensure_plain(block)
+
+    def ensure_plain(self, block: str) -> None:
+        for key, plain in (("estimator", ("backprop",)), ("correct", ("none",)), ("memory", ("immediate",))):
+            given = stated(self.spec, block, key)
+            word = given.name if isinstance(given, Term) else given
+            if given is not None and word not in plain:
+                message = f"`{key}: {word}` of block `{block}` does not go with links that have variables"
+                self.fail(message, stated_at(self.spec, block, key), f"remove `{key}`")
+
+    def ensure_alike(self, found: list[Variable], shared: Mapping[str, Any]) -> None:
+        """Variables that are solved together go together."""
+        for block in self.graph.nodes:
+            reductions = {v.penalty.reduction == "mean" for v in found if block in v.consumers}
+            if len(reductions) > 1:
+                self.refuse(f"block `{block}` reads variables whose penalties are means, and others", block)
+        if shared["sweep"] == "jacobi" and len({v.steps for v in found}) > 1:
+            self.refuse("variables that are solved all at once differ in `steps`", found[0].producer)
+        if shared["refresh"] > 1 and shared["init"] != "cache":
+            self.refuse("`refresh` is for `init=cache`", found[0].producer, "add `init=cache`, or remove `refresh`")
+        if shared["init"] != "cache":
+            return
+        if shared["weights_input"] == "forward":
+            self.refuse("with `init=cache` there is no forward pass for `weights_input=forward`", found[0].producer)
+        if any(data["link"].name != LINK for *_, data in self.graph.edges(data=True)):
+            self.refuse("with `init=cache` every boundary needs a variable", found[0].producer)
+
+    def span(self, producer: str) -> Span | None:
+        """Return where the link after a block is written."""
+        links = self.spec.decompose.links
+        exact = [key for key in links if key.partition("->")[0].strip() == producer]
+        return self.spec.origin("decompose", "links", *(exact[:1] or (["*"] if "*" in links else [])))
+
+    def refuse(self, message: str, producer: str, help: str | None = None) -> None:
+        self.fail(message, self.span(producer), help)
+
+    def fail(self, message: str, span: Span | None, help: str | None = None) -> None:
+        raise LpcError(Diagnostic("0423", message, span=span, help=help))
+
+
+def _term(value: Value) -> Term:
+    return value if isinstance(value, Term) else Term(str(value))
+
+
+def _factor(value: Any) -> Factor:
+    if isinstance(value, Term):
+        given = signatures.PENALTY_WEIGHTS[value.name].bind(value)
+        still = given["add"] == 0.0 and given["factor"] == 1.0
+        return float(given["start"]) if still else value
+    return float(value)
+
+
+def _penalty(term: Term) -> Penalty:
+    given = signatures.PENALTIES[term.name].bind(term)
+    return Penalty(term.name, _factor(given["weight"]), given["reduction"], float(given.get("delta", 1.0)))
+
+
+def _law(term: Term, dtype: str) -> Law:
+    given = signatures.PENALTY_WEIGHTS[term.name].bind(term)
+    until = None if given["until"] is None else float(given["until"])
+    return Law(
+        float(given["start"]), float(given["add"]), float(given["factor"]), until, given["unit"], TensorType(dtype, ())
+    )
+
+

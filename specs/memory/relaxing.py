@@ -1,0 +1,109 @@
+"""Which memory do the instructions of auxiliary variables take? The walk over a step, with these as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lpc.specs.memory.heap import GRADIENTS, Storage
+from lpc.specs.memory.optimizers import kept
+from lpc.specs.memory.optimizers import made as made_by
+from lpc.specs.memory.section import HANDLERS, Handler, Held, Walk
+from lpc.specs.memory.sizes import WIDTHS, Lengths, nbytes
+from lpc.specs.plan.instructions import (
+    Begin,
+    Due,
+    Fetch,
+    Parallel,
+    Relax,
+    StepVariable,
+    Store,
+    Visit,
+    Weight,
+)
+from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.lengths import sizes
+from lpc.specs.plan.plan import Optimizer, ParameterGroup, Variable
+
+VARIABLE = "variable"
+AGES = 4  # bytes of the metric of a visit
+
+
+@dataclass
+class RelaxedWalk(Walk):
+    """Goes through a section that may have auxiliary variables."""
+
+    states: dict[str, Storage] = field(default_factory=dict)  # of the optimizers of variables that are being solved
+
+    def handler(self, kind: type[Any]) -> Handler:
+        return _HANDLERS[kind]
+
+    def weight(self, weight: Weight) -> None:
+        size = WIDTHS[self.program.laws[weight.law].type.dtype]
+        self.env[weight.value] = [Held(self.heap.make(size, weight.value, VARIABLE), size, weight.law)]
+
+    def begin(self, begin: Begin) -> None:
+        self.taken_up(begin.values)
+
+    def taken_up(self, values: tuple[str, ...]) -> None:
+        for name in values:
+            size = nbytes(self.program.variables[name].type, self.here)
+            self.env[name] = [Held(self.heap.make(size, name, VARIABLE), size, name)]
+
+    def relax(self, relax: Relax) -> None:
+        self.run(relax.body)
+        self.heap.drop_all(self.states.pop(name, None) for name in relax.variables)
+
+    def step_variable(self, step: StepVariable) -> None:
+        """The slopes' sum, then what the optimizer keeps until the variable is solved."""
+        variable = self.program.variables[step.variable]
+        optimizer, types = _as_optimizer(variable, self.here)
+        total: Storage | None = None
+        for slope in step.slopes[1:]:
+            held = self.env[slope][0]
+            before, total = total, self.heap.make(held.size, slope, GRADIENTS)
+            self.heap.drop(before)
+        if step.variable not in self.states:
+            self.states[step.variable] = self.heap.make(kept(optimizer, types), step.variable, VARIABLE)
+        self.heap.pulse(made_by(optimizer, types), f"step of {optimizer.name}")
+        self.heap.drop(total)
+
+    def inside(self, instruction: Parallel | Due) -> None:
+        self.run(instruction.body)
+
+    def fetch(self, fetch: Fetch) -> None:
+        self.taken_up(fetch.values)
+
+    def store(self, store: Store) -> None:
+        """The rows of the whole batch are kept for this step beside what is kept for good."""
+        for name, value in zip(store.variables, store.values, strict=True):
+            size = self.env[value][0].size
+            before = self.states.pop(f"{name}.stored", None)
+            self.states[f"{name}.stored"] = self.heap.make(size, name, VARIABLE)
+            self.heap.drop(before)
+
+    def visit(self, visit: Visit) -> None:
+        self.heap.make(AGES, visit.metric, "metric")
+        self.recorded += AGES
+
+
+def _as_optimizer(variable: Variable, lengths: Lengths) -> tuple[Optimizer, Mapping[str, TensorType]]:
+    """Return a variable's optimizer as one of a parameter of its size."""
+    shape = sizes(variable.type.shape, variable.name)(lengths)
+    optimizer = Optimizer(variable.block, variable.optimizer, variable.options, (ParameterGroup((variable.name,)),))
+    return optimizer, {variable.name: TensorType(variable.type.dtype, shape)}
+
+
+_HANDLERS: dict[type[Any], Callable[[Any, Any], None]] = {
+    **HANDLERS,
+    Weight: RelaxedWalk.weight,
+    Begin: RelaxedWalk.begin,
+    Relax: RelaxedWalk.relax,
+    StepVariable: RelaxedWalk.step_variable,
+    Parallel: RelaxedWalk.inside,
+    Due: RelaxedWalk.inside,
+    Fetch: RelaxedWalk.fetch,
+    Store: RelaxedWalk.store,
+    Visit: RelaxedWalk.visit,
+}

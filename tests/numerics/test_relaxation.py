@@ -1,0 +1,92 @@
+"""Is every way of solving auxiliary variables what the reference in eager mode computes? `verify`, over mixed specs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import lpc
+from lpc.specs.plan.parse import parse
+from lpc.specs.plan.text import print_sections, sections_of
+from lpc.specs.plan.verify import verify
+
+SPEC = """
+network:
+  inputs: {{x: [6]}}
+  layers: [f1: linear(7), {norm} t1: tanh, dropout(0.3), f2: linear(5), t2: relu, f3: linear(4), t3: tanh, f4: linear(3)]
+data: none
+fields: {{y: {{shape: [], dtype: int64}}}}
+loss: {loss}
+decompose: {{blocks: per_layer, at: {at}, links: variable({link})}}
+learn: [{{blocks: "*", optimizer: sgd(lr=0.5) {learn}}}]
+run: {{epochs: 1, clip: {clip}}}
+"""
+
+PLAIN = {"norm": "n1: batch_norm,", "at": "activation", "learn": "", "clip": "none", "loss": "cross_entropy"}
+MEANS = (
+    "penalty=squared(weight=0.03, reduction=mean), optimizer=sgd(lr=0.03, momentum=0.9, nesterov=true), steps=3,"
+    " anchor=false, divide_by_weight=true, buffers=every"
+)
+CASES: dict[str, dict[str, str]] = {
+    "defaults": {"norm": "", "link": ""},
+    "summed": {"norm": "", "link": "steps=2", "loss": "cross_entropy(reduction=sum)"},
+    "means": {"at": "preactivation", "link": MEANS, "learn": ", loss: consistency(weight=1.0)"},
+    "huber": {
+        "at": "preactivation",
+        "link": "penalty=huber(weight=0.3, delta=0.01), optimizer=adam(lr=0.1), steps=3, sweeps=2, buffers=every",
+        "clip": "1.0",
+    },
+    "l1": {
+        "link": "penalty=squared(weight=0.3, reduction=sample), optimizer=sgd(lr=0.1), steps=3, sweep=jacobi, l1=0.1",
+        "learn": ", loss: consistency(l1=0.01)",
+    },
+    "jacobi": {"link": "optimizer=sgd(lr=0.1), steps=3, sweep=jacobi, sweeps=2, buffers=every"},
+    "forward_input": {"link": "optimizer=sgd(lr=0.1), steps=2, weights_input=forward"},
+    "cache": {"link": "optimizer=sgd(lr=0.1), steps=2, init=cache, refresh=2"},
+    "cache_every": {"link": "optimizer=sgd(lr=0.1), steps=2, init=cache, refresh=2, buffers=every"},
+    "laws": {
+        "link": "penalty=squared(weight=grow(0.3, add=0.1)), scale=grow(2.0, factor=0.5, unit=epoch),"
+        " optimizer=sgd(lr=0.1), steps=2, divide_by_weight=true"
+    },
+    "local_losses": {
+        "link": "optimizer=sgd(lr=0.1), steps=2",
+        "learn": ", head: linear, loss: [cross_entropy(weight=0.5), consistency(weight=2.0)]",
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_plan_is_its_reference(case: str) -> None:
+    plan = lpc.build(SPEC.format(**{**PLAIN, **CASES[case]}))
+    report = lpc.verify(plan)
+    assert report.ok, report
+    assert report.worst < 1e-12
+    assert report.gradients.keys() == plan.data.program.state.keys() - {
+        n for n, e in plan.data.program.state.items() if e.kind != "parameter"
+    }
+
+
+def test_what_a_variable_carries_is_told_apart_from_gradients() -> None:
+    report = lpc.verify(lpc.build(SPEC.format(**{**PLAIN, "link": ""})))
+    assert report.influence["f1.weight"] == {"f1.loss"}
+    assert report.indirect["f1.weight"] == {"f2.loss", "f3.loss", "f4.loss"}
+    assert report.influence["f4.weight"] == {"f4.loss"}
+    assert "f4.weight" in report.indirect  # its input is a variable that its own loss has moved
+
+
+@pytest.mark.parametrize(
+    ("link", "found", "instead"),
+    [
+        ("", "relax f1->f2 {", "relax f2->f3 {"),
+        ("sweep=jacobi", "step_variable f1->f2 <- f2.slope_dropout1", "step_variable f1->f2 <- f3.slope_t2"),
+        ("init=cache", "due index every 1 {", "parallel {"),
+    ],
+)
+def test_what_is_stepped_or_stored_out_of_place_is_told(link: str, found: str, instead: str) -> None:
+    plan = lpc.build(SPEC.format(**{**PLAIN, "link": link})).data
+    text = print_sections(sections_of(plan.program))
+    assert text.count(found) == 1
+    step = parse(text.replace(found, instead)).step
+    problems = verify(replace(plan, program=replace(plan.program, step=step)))
+    assert [problem.code for problem in problems] == ["0564"]
