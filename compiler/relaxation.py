@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.frees import with_frees
+from lpc.compiler.inner import inner_steps
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.variables import Variable, Variables
 from lpc.specs.plan.flow import values_made, values_read
@@ -59,13 +60,14 @@ class RelaxKernels:
     slopes: Mapping[str, Twice]
     anchors: Mapping[str, Kernel]
     local: Kernel | None
+    solve: Kernel | None = None  # the weights' gradients alone, for further steps on the batch
 
     @property
     def every(self) -> tuple[Kernel, ...]:
         """The kernels that exist, each once."""
         pairs = [pair for pair in (self.forward, *self.slopes.values()) if pair is not None]
         found = [k for pair in pairs for k in (pair.first, pair.again)]
-        found += [*self.anchors.values(), *([self.local] if self.local is not None else [])]
+        found += [*self.anchors.values(), *(k for k in (self.local, self.solve) if k is not None)]
         return tuple({k.name: k for k in found}.values())
 
 
@@ -94,7 +96,7 @@ class _Fit:
     """The step of a block's weights: what finds their gradients, and their update."""
 
     calls: Sequence[Instruction]
-    update: tuple[Update, ...]
+    update: tuple[Instruction, ...]
 
 
 @dataclass
@@ -235,8 +237,8 @@ class _Writer:
         if clip is None:
             return [Parallel(_closed([i for step in self.each("") for i in (*step.calls, *step.update)]))]
         steps = list(self.each(".fit"))
-        updates = [update for step in steps for update in step.update]
-        bundles = tuple(g for update in updates for g in update.gradients)
+        updates = [i for step in steps for i in step.update]
+        bundles = tuple(g for update in updates if isinstance(update, Update) for g in update.gradients)
         return [*(i for step in steps for i in step.calls), Clip(bundles, clip), *updates]
 
     def each(self, mark: str) -> Iterator[_Fit]:
@@ -249,9 +251,15 @@ class _Writer:
                 continue
             values = {b.name: f"{_value(block, b)}{mark}" for b in kernel.results}
             gradients = tuple(values[b.name] for b in kernel.results if b.role == "gradients")
-            yield _Fit(
-                self.call(kernel, {**read, **own}, values), (Update(block, gradients),) if gradients else ()
-            )
+            update = [Update(block, gradients)] if gradients else []
+            yield _Fit(self.call(kernel, {**read, **own}, values), (*update, *self.further(block, {**read, **own})))
+
+    def further(self, block: str, read: Mapping[str, str]) -> list[Instruction]:
+        """Return a block's further steps on the batch."""
+        solve, optimizer = self.kernels[block].solve, self.problems[block].optimizer
+        if solve is None or optimizer is None:
+            return []
+        return inner_steps(optimizer, solve, self.arguments(solve, read))
 
     # Calls
 
@@ -260,18 +268,17 @@ class _Writer:
     ) -> list[Instruction]:
         """Call a kernel on what is read in place of its inputs, and follow up on what it tells."""
         values = [(renamed or {}).get(b.name, _value(kernel.block, b)) for b in kernel.results]
-        arguments = [
-            self.noise(b) if b.role == "random" else read.get(b.name, b.name)
-            for b in kernel.arguments
-            if b.role not in ("state", "seed")
-        ]
-        body: list[Instruction] = [Call(tuple(values), kernel.name, tuple(arguments))]
+        body: list[Instruction] = [Call(tuple(values), kernel.name, self.arguments(kernel, read))]
         for bundle, value in zip(kernel.results, values, strict=True):
             if bundle.role == "buffers":
                 body.append(Write(value))
             elif bundle.role in ("loss", "metric"):
                 body += self.record(kernel.block, bundle.ports[0].source, value)
         return body
+
+    def arguments(self, kernel: Kernel, read: Mapping[str, str]) -> tuple[str, ...]:
+        listed = [b for b in kernel.arguments if b.role not in ("state", "seed")]
+        return tuple(self.noise(b) if b.role == "random" else read.get(b.name, b.name) for b in listed)
 
     def record(self, block: str, name: str, value: str) -> Iterator[Instruction]:
         yield Record(f"{block}.{name}", value)

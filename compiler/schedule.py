@@ -173,7 +173,6 @@ class _Steps:
             body[1:1] = refreshes(self.graph, self.corrected, self.exact, writer.body, read, writer.gradients)
         return tuple(with_frees([*begin, *alone, *body[1:], *after]))
 
-
     def updates(self, block: str, bundles: Sequence[str]) -> list[Instruction]:
         """What happens to a block's gradients: its correction, its optimizer's step, and further steps on the batch."""
         correction = self.corrected.by_block.get(block) if self.corrected is not None else None

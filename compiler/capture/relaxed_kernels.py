@@ -57,7 +57,10 @@ class _Cutter:
             for v in problem.reads
             if slope_slot(ANCHOR, v) in self.slots
         }
-        return RelaxKernels(forward, solved, anchors, self.kernel("local", local) if local else None)
+        optimizer, gradients = problem.optimizer, [s for s in self.slots if s.role == "gradients"]
+        further = optimizer is not None and optimizer.steps > 1
+        solve = self.kernel("solve", gradients) if further else None
+        return RelaxKernels(forward, solved, anchors, self.kernel("local", local) if local else None, solve)
 
     def told(self) -> list[Slot]:
         """What is recorded of the block's own losses."""

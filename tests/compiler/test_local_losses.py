@@ -307,7 +307,10 @@ def test_the_reference_page_says_what_the_table_says() -> None:
 
 
 @settings(deadline=None, max_examples=10)
-@given(name=st.sampled_from(sorted(n for n, k in LOSSES.items() if k.separable and k.reads != "variable")), seed=st.integers(0, 99))
+@given(
+    name=st.sampled_from(sorted(n for n, k in LOSSES.items() if k.separable and k.reads != "variable")),
+    seed=st.integers(0, 99),
+)
 def test_separable_losses_are_means_over_parts(name: str, seed: int) -> None:
     x = numbers(4, CLASSES, seed=seed)
     near, share = x + 1, x.sigmoid()

@@ -14,7 +14,8 @@ from lpc.specs.plan.verify import verify
 SPEC = """
 network:
   inputs: {{x: [6]}}
-  layers: [f1: linear(7), {norm} t1: tanh, dropout(0.3), f2: linear(5), t2: relu, f3: linear(4), t3: tanh, f4: linear(3)]
+  layers:
+    [f1: linear(7), {norm} t1: tanh, dropout(0.3), f2: linear(5), t2: relu, f3: linear(4), t3: tanh, f4: linear(3)]
 data: none
 fields: {{y: {{shape: [], dtype: int64}}}}
 loss: {loss}
@@ -49,6 +50,7 @@ CASES: dict[str, dict[str, str]] = {
         "link": "penalty=squared(weight=grow(0.3, add=0.1)), scale=grow(2.0, factor=0.5, unit=epoch),"
         " optimizer=sgd(lr=0.1), steps=2, divide_by_weight=true"
     },
+    "inner_steps": {"link": "optimizer=sgd(lr=0.1)", "learn": ", steps: 3, prox: 2.0"},
     "local_losses": {
         "link": "optimizer=sgd(lr=0.1), steps=2",
         "learn": ", head: linear, loss: [cross_entropy(weight=0.5), consistency(weight=2.0)]",

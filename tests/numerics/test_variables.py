@@ -16,7 +16,9 @@ GOLDEN = Path(__file__).with_name("golden")
 Arrays = Any
 
 HIDDEN = "loss: consistency(weight=1.0)"
-CODES = "penalty=squared(weight=0.03, reduction=mean), optimizer=sgd(lr=0.03, momentum=0.9, nesterov=true), anchor=false"
+CODES = (
+    "penalty=squared(weight=0.03, reduction=mean), optimizer=sgd(lr=0.03, momentum=0.9, nesterov=true), anchor=false"
+)
 FC = "[c1: linear(5, bias=false), relu, c2: linear(4, bias=false), relu, out: linear(3)]"
 LENET = (
     "[c1: conv(2, 3), relu, max_pool(2), c2: conv(3, 2), relu, max_pool(2), flatten,"
