@@ -13,8 +13,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from lpc.compiler.build import Build, learning, localize, network, partition, run_pipeline, trace
 from lpc.compiler.capture.tracing import length_hints
@@ -23,6 +21,7 @@ from lpc.compiler.frontend.network import call
 from lpc.compiler.frontend.outputs import select
 from lpc.compiler.isolation import declared_by_targets, declared_influence
 from lpc.compiler.reference import Reference, reference_step
+from lpc.compiler.rehearsal import Promoting
 from lpc.compiler.relaxation import INDEX
 from lpc.compiler.relaxed_reference import relaxed_reference
 from lpc.corrected import corrected
@@ -333,22 +332,11 @@ def eager_output(build: Build, precise: PlanData, batch: Mapping[str, Tensor]) -
         holder = _Called(built.module)
         given = {f"module.{n}": t for n, t in state.items() if n in known}
         values = {n: batch[n] for n in built.inputs}
-        promoting = _Promoting()  # type: ignore[no-untyped-call]
+        promoting = Promoting()  # type: ignore[no-untyped-call]
         with torch.no_grad(), computing(build.spec), promoting:
             return select(functional_call(holder, given, (values,)), built.output)  # type: ignore[no-any-return]
     finally:
         built.module.train(was_training)
-
-
-class _Promoting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Reads a float32 that the module's own code names as the dtype of the step, as in the plan's promoted kernels."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        dtype = torch.get_default_dtype()
-        args, kwargs = tree_map_only(torch.dtype, lambda d: dtype if d is torch.float32 else d, (args, kwargs or {}))
-        return func(*args, **kwargs)
 
 
 class _Called(nn.Module):

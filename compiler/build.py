@@ -30,6 +30,8 @@ from lpc.compiler.partition.frozen import frozen_notes, fuse_frozen
 from lpc.compiler.phases import untrained
 from lpc.compiler.probing import Probing
 from lpc.compiler.readouts import Probe, probes
+from lpc.compiler.rehearse import Rehearsed
+from lpc.compiler.rehearse import rehearse as rehearse_blocks
 from lpc.compiler.relaxation import INDEX
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
@@ -63,6 +65,7 @@ class Build:
     corrected: Corrections | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
     hard: Hard | None = None
+    rehearsed: Rehearsed = field(default_factory=Rehearsed)
     captured: Captured | None = None
     sections: Sections | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -107,6 +110,11 @@ def localize(build: Build) -> Build:
     )
 
 
+def rehearse(build: Build) -> Build:
+    """Run every block that estimates its gradient once, and prove its tangents."""
+    return replace(build, rehearsed=rehearse_blocks(_given(build.traced), _given(build.graph), build.problems))
+
+
 def capture(build: Build) -> Build:
     """Capture every local step as kernels."""
     targets = capture_targets(build.spec)
@@ -142,7 +150,7 @@ def schedule(build: Build) -> Build:
     return replace(build, sections=sections)
 
 
-PIPELINE: tuple[Callable[[Build], Build], ...] = (network, trace, partition, localize, capture, schedule)
+PIPELINE: tuple[Callable[[Build], Build], ...] = (network, trace, partition, localize, rehearse, capture, schedule)
 
 
 def build_plan(
@@ -294,8 +302,13 @@ def report(build: Build) -> dict[str, Any]:
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
         "notes": frozen_notes(_given(build.graph)),
-        "warnings": [*captured.warnings, *untrained(build.spec, build.problems, list(build.probes.values()))],
+        "warnings": [
+            *build.rehearsed.warnings,
+            *captured.warnings,
+            *untrained(build.spec, build.problems, list(build.probes.values())),
+        ],
         "estimators": {b: captured.stamps[b] for b in _given(build.graph).nodes if b in captured.stamps},
+        "tangents": {block: str(proof) for block, proof in build.rehearsed.proofs.items()},
     }
 
 

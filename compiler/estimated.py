@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lpc.compiler.blocks import extract, outside_readers
 from lpc.compiler.capture.sites import NoiseSite, noise_sites
-from lpc.compiler.capture.types import length
+from lpc.compiler.capture.types import tensor_types
 from lpc.compiler.credit import passages
 from lpc.compiler.eager import Boundary, Crossing, Walk, stopped
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.incidence import Incidence, incidence
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.rehearsal import training_block
 from lpc.compiler.units import Assignment, spread
 
 Tensors = Mapping[str, Tensor]
@@ -122,28 +122,15 @@ class Estimation:
             return {block: self.find(problem) for block, problem in self.problems.items()}
 
     def find(self, problem: LocalProblem) -> Perturbed:
-        network, options = self.traced.train, problem.estimator.options
-        nodes, feature = self.graph.nodes[problem.block]["nodes"]["train"], problem.feature["train"]
-        outputs = tuple(dict.fromkeys((*outside_readers(network, nodes), feature)))
-        block = extract(network, nodes, outputs)
+        options, feature = problem.estimator.options, problem.feature["train"]
+        block, types = training_block(self.traced, self.graph, problem), tensor_types(self.traced.train)
         named = [n for n, _ in block.module.named_parameters(remove_duplicate=False)]
         names = {self.traced.tied.get(n, n): n for n in named if self.traced.tied.get(n, n) in problem.trainable}
         weights = names if options["perturb"] == "weight" else {}
         sites = () if weights else noise_sites(block.module.graph, names.values(), options["site"])
         moved = list(weights.values())
-        seen = incidence(block, feature, self.types, sites, moved, problem.units, options["credit"])
-        return Perturbed(problem, outputs, sites, weights, seen)
-
-    @cached_property
-    def types(self) -> dict[str, tuple[torch.dtype, tuple[int | str, ...]]]:
-        network = self.traced.train
-        symbols = network.meta.get("symbols", {})
-        values = {n.name: n.meta.get("val") for n in network.graph.nodes if n.op != "output"}
-        return {
-            name: (value.dtype, tuple(length(size, symbols) for size in value.shape))
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
+        seen = incidence(block, feature, types, sites, moved, problem.units, options["credit"])
+        return Perturbed(problem, block.outputs, sites, weights, seen)
 
     # The run with tangents
 

@@ -195,10 +195,10 @@ class _Probe(LabelledRun):
         return result
 
 
-def example(kind: tuple[torch.dtype, tuple[int | str, ...]]) -> Tensor:
+def example(kind: tuple[torch.dtype, tuple[int | str, ...]], samples: int = SAMPLES) -> Tensor:
     """Return a small random tensor of a type; of integers zeros, of truth values ones, as masks that let all pass."""
     dtype, shape = kind
-    hints = length_hints({s for s in shape if isinstance(s, str)} | {"B"}, B=SAMPLES)
+    hints = length_hints({s for s in shape if isinstance(s, str)} | {"B"}, B=samples)
     sizes = [hints[s] if isinstance(s, str) else s for s in shape]
     if dtype.is_floating_point:
         return torch.randn(sizes, dtype=dtype)

@@ -23,4 +23,5 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"obstacle: {obstacle}" for obstacle in report.get("obstacles", ()))
     yield from (f"note: {note}" for note in report.get("notes", ()))
     yield from (f"estimator of {block}: {stamp}" for block, stamp in report.get("estimators", {}).items())
+    yield from (f"tangents of {block}: {proof}" for block, proof in report.get("tangents", {}).items())
     yield from (f"warning: {warning}" for warning in report.get("warnings", ()))

@@ -11,21 +11,24 @@ free batch size: for every operand that does not move it makes a zero tangent of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from lpc.compiler.capture.redraw import Redraw
-from lpc.compiler.capture.rewrites import RewrittenOperators, rewritten
+from lpc.compiler.capture.rewrites import RewrittenOperators
 from lpc.compiler.capture.sites import NoiseSite
 from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.frontend.places import first_line
 from lpc.compiler.state import named_state
 from lpc.specs.diagnostics import Diagnostic, LpcError
+
+NO_TANGENT = "has no forward derivative, which `estimator: forward` needs"
 
 
 class Tangents:
@@ -47,6 +50,35 @@ class Tangents:
     def set(self, value: Tensor, tangent: Tensor) -> None:
         """Say how a value moves."""
         self._held[id(value)] = (value, tangent)
+
+
+Compute = Callable[[Any, Any, Mapping[str, Tensor]], Any]  # of arguments, keyword arguments and moving parameters
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One call of an operator whose operands move: `flat` are all of them as they were before it, off the tape.
+
+    `plain` computes it once more, which changes nothing but its operands; `rewrite` does so with rewritten operators.
+    `moving` are the places of those that move, along `directions`; `result` is what came out.
+    """
+
+    name: str
+    flat: Sequence[Any]
+    tree: TreeSpec
+    plain: Compute
+    rewrite: Compute
+    moving: Sequence[int]
+    directions: Sequence[Tensor]
+    redraw: Redraw
+    result: Any
+
+    def operands(self, moved: Sequence[Tensor]) -> Any:
+        """Return arguments, keyword arguments and parameters, copied, with others in place of those that move."""
+        flat = [v.clone() if isinstance(v, Tensor) else v for v in self.flat]
+        for index, value in zip(self.moving, moved, strict=True):
+            flat[index] = value.clone()
+        return tree_unflatten(flat, self.tree)
 
 
 class DualRun(LabelledRun):
@@ -76,6 +108,7 @@ class DualRun(LabelledRun):
         self.seen: dict[str, Tensor] = {}
         self.alive: dict[str, Tensor] = {}
         self.current: fx.Node | None = None
+        self.operators = RewrittenOperators()
         self.stops: dict[str, list[str]] = {}
         for site in sites:
             if (stop := site.rectifier) is not None:
@@ -110,16 +143,20 @@ class DualRun(LabelledRun):
         passes: Tensor = slope != 0
         return passes.to(slope.dtype)
 
-    def no_tangent(self, name: str, cause: str) -> Diagnostic:
-        """The operator at hand has no derivative along a direction."""
+    def called(self, name: str) -> str:
+        """Name the operator at hand, and its module."""
+        path = self.current.meta.get("path") if self.current is not None else None
+        return f"`{name}`{f' in `{path}`' if path else ''}"
+
+    def refusal(self, text: str, name: str, *notes: str) -> Diagnostic:
+        """Say what is wrong with the tangent of the operator at hand."""
         meta = self.current.meta if self.current is not None else {}
-        path = meta.get("path")
-        text = f"`{name}`{f' in `{path}`' if path else ''} has no forward derivative, which `estimator: forward` needs"
-        return Diagnostic("0421", text, place=str(meta.get("place") or path or "capture"), notes=(cause,))
+        place = str(meta.get("place") or meta.get("path") or "capture")
+        return Diagnostic("0421", f"{self.called(name)} {text}", place=place, notes=notes)
 
     def cut(self, value: Tensor) -> Tensor:
-        """Return a value off the tape, which moves as it did."""
-        moved, tangent = value.detach(), self.tangents.of(value)
+        """Return a copy of a value off the tape, which moves as it did: whoever reads it may write over it."""
+        moved, tangent = value.detach().clone(), self.tangents.of(value)
         if tangent is not None:
             self.tangents.set(moved, tangent)
         return moved
@@ -129,16 +166,16 @@ class DualRun(LabelledRun):
             return target(*args, **kwargs)
 
         def rewrite(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
-            return rewritten(target)(*args, **kwargs)
+            return self.operators.apply(target, args, kwargs)
 
         name = getattr(target, "__name__", str(target))
-        return self.dual(compute, rewrite, args, kwargs, {}, name)
+        return self.dual(compute, compute, rewrite, args, kwargs, {}, name)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
             return getattr(args[0], target)(*args[1:], **kwargs)
 
-        return self.dual(compute, compute, args, kwargs, {}, str(target))
+        return self.dual(compute, compute, compute, args, kwargs, {}, str(target))
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
@@ -146,13 +183,14 @@ class DualRun(LabelledRun):
         def compute(args: Any, kwargs: Any, parameters: Mapping[str, Tensor]) -> Any:
             return functional_call(module, dict(parameters), args, kwargs) if parameters else module(*args, **kwargs)
 
-        state = _moving(module, self.tangents)
-        return self.dual(compute, _on_copies(module, compute), args, kwargs, state, type(module).__name__)
+        state, again = _moving(module, self.tangents), _on_copies(module, compute)
+        return self.dual(compute, again, again, args, kwargs, state, type(module).__name__)
 
     def dual(
         self,
-        compute: Callable[..., Any],
-        rewrite: Callable[..., Any],
+        compute: Compute,
+        plain: Compute,
+        rewrite: Compute,
         args: Any,
         kwargs: Any,
         parameters: Mapping[str, Tensor],
@@ -161,24 +199,30 @@ class DualRun(LabelledRun):
         """Run one operator; where what it reads moves, find how its results move. Random draws happen once."""
         flat, tree = tree_flatten((args, kwargs, dict(parameters)))
         moving = [i for i, value in enumerate(flat) if self.tangents.of(value) is not None]
+        directions = [d for i in moving if (d := self.tangents.of(flat[i])) is not None]
+        # Copies, as the operator may write over what it reads; captured, nothing is left of them.
+        before = [v.detach().clone() if isinstance(v, Tensor) else v for v in flat] if moving else []
         redraw = Redraw()
         with redraw.run():
             result = compute(args, kwargs, {})
         if not moving:
             return result
-        primals = [v.detach() if isinstance(v, Tensor) else v for v in flat]
-        leaves = [primals[i].requires_grad_() for i in moving]
+        one = Operator(name, before, tree, plain, rewrite, moving, directions, redraw, result)
         try:
-            with redraw.run(), RewrittenOperators(), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-                again = rewrite(*tree_unflatten(primals, tree))
-            directions = [self.tangents.of(flat[i]) for i in moving]
-            tangents = _along(leaves, _floating(again), directions)
+            tangents = self.derive(one)
         except (RuntimeError, NotImplementedError, TypeError) as error:
-            raise LpcError(self.no_tangent(name, first_line(error))) from error
-        for value, tangent in zip(_floating(result), tangents, strict=True):
+            raise LpcError(self.refusal(NO_TANGENT, name, first_line(error))) from error
+        for value, tangent in zip(floating(result), tangents, strict=True):
             if tangent is not None:
                 self.tangents.set(value, tangent)
         return result
+
+    def derive(self, one: Operator) -> list[Tensor | None]:
+        """Return the tangents of an operator's results; None where it is zero whatever the directions."""
+        leaves = [one.flat[i].requires_grad_() for i in one.moving]
+        with one.redraw.run(), self.operators, sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            again = one.rewrite(*one.operands(leaves))
+        return _along(leaves, floating(again), one.directions)
 
 
 def _along(
@@ -211,5 +255,6 @@ def _on_copies(module: nn.Module, compute: Callable[..., Any]) -> Callable[..., 
     return run
 
 
-def _floating(values: Any) -> list[Tensor]:
+def floating(values: Any) -> list[Tensor]:
+    """Return the floating-point tensors in a result."""
     return [v for v in tree_flatten(values)[0] if isinstance(v, Tensor) and v.is_floating_point()]

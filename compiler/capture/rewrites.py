@@ -7,7 +7,9 @@ Each entry stands for the function of `torch.nn.functional` and for the operator
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +23,8 @@ aten = torch.ops.aten
 
 def batch_norm(
     x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
@@ -32,10 +34,10 @@ def batch_norm(
 ) -> Tensor:
     """Normalise each channel over the batch (training) or by running statistics, which stay as they are."""
     if not training:
-        assert mean is not None
-        assert variance is not None
+        assert running_mean is not None
+        assert running_var is not None
         shape = [1, -1] + [1] * (x.dim() - 2)
-        normal = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + eps)
+        normal = (x - running_mean.view(shape)) * torch.rsqrt(running_var.view(shape) + eps)
     else:
         normal = _normal(x, (0, *range(2, x.dim())), eps)
     return _by_channel(normal, weight, bias)
@@ -43,8 +45,8 @@ def batch_norm(
 
 def instance_norm(
     x: Tensor,
-    mean: Tensor | None = None,
-    variance: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     use_input_stats: bool = True,
@@ -54,8 +56,18 @@ def instance_norm(
 ) -> Tensor:
     """Normalise each channel of each sample over its positions."""
     if not use_input_stats:
-        return batch_norm(x, mean, variance, weight, bias, False, momentum, eps)
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     return _by_channel(_normal(x, tuple(range(2, x.dim())), eps), weight, bias)
+
+
+def native(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a norm as operators have it: scale and shift before the running statistics."""
+
+    @functools.wraps(norm)
+    def run(x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any) -> Tensor:
+        return norm(x, mean, variance, weight, bias, *args)
+
+    return run
 
 
 def attention(
@@ -166,25 +178,36 @@ def _overloads(packet: Any) -> list[Any]:
 
 REWRITES: dict[Any, Callable[..., Any]] = {
     F.batch_norm: batch_norm,
-    torch.batch_norm: batch_norm,
-    aten.batch_norm.default: batch_norm,
+    **dict.fromkeys((torch.batch_norm, aten.batch_norm.default), native(batch_norm)),
     F.instance_norm: instance_norm,
-    torch.instance_norm: instance_norm,
-    aten.instance_norm.default: instance_norm,
+    **dict.fromkeys((torch.instance_norm, aten.instance_norm.default), native(instance_norm)),
     F.scaled_dot_product_attention: attention,
     aten.scaled_dot_product_attention.default: attention,
     **{call: convolution(packet) for f, packet in CONVOLUTIONS.items() for call in (f, *_overloads(packet))},
 }
 
 
-def rewritten(target: Any) -> Callable[..., Any]:
-    """Return the rewriting of an operator, or the operator."""
-    return REWRITES.get(target, target)  # type: ignore[no-any-return]
+NAMES = {
+    "batch_norm": "batch norm as mathematics",
+    "instance_norm": "instance norm as mathematics",
+    "attention": "attention as mathematics",
+}
 
 
 class RewrittenOperators(TorchFunctionMode):
-    """Inside, modules call rewritten operators."""
+    """Inside, modules call rewritten operators; `used` counts those whose mathematics was written out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.apply(func, args, kwargs or {})
+
+    def apply(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operator, or its rewriting: exported graphs call operators that no mode sees."""
         rewriting = REWRITES.get(func)
-        return (rewriting or func)(*args, **(kwargs or {}))
+        name = NAMES.get(getattr(rewriting, "__name__", ""))
+        if name is not None:
+            self.used[name] += 1
+        return (rewriting or func)(*args, **kwargs)

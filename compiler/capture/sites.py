@@ -7,6 +7,8 @@ segment's own vjp. A parameter outside every layer's segment (of a norm, a posit
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -59,9 +61,10 @@ def noise_sites(graph: fx.Graph, trainable: Iterable[str], site: str) -> tuple[N
     layers = [n for n in graph.nodes if _is_layer(n) and wanted & _parameters(n)]
     for node in layers:
         nodes = calls[_call(node)] if _call(node)[0] else [node]
-        made = _site(nodes, calls, wanted, site == "after_norm")
-        found.setdefault(made.end, made)
-        covered |= {*made.parameters}
+        for output in _outputs(nodes[-1]):
+            made = _site(nodes, output, calls, wanted, site == "after_norm")
+            found.setdefault(made.end, made)
+            covered |= {*made.parameters}
     for node in graph.nodes:
         rest = (wanted & _parameters(node)) - covered
         if rest and node.op != "get_attr" and isinstance(node.meta.get("val"), Tensor):
@@ -70,13 +73,25 @@ def noise_sites(graph: fx.Graph, trainable: Iterable[str], site: str) -> tuple[N
     return tuple(_distinct(sorted(found.values(), key=lambda s: order[s.end])))
 
 
+def _outputs(node: fx.Node) -> list[fx.Node]:
+    """The floating-point tensors that a layer gives: itself, or what is read of its tuple."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return [node] if value.is_floating_point() else []
+    return [found for user in node.users if user.target is operator.getitem for found in _outputs(user)]
+
+
 def _site(
-    nodes: list[fx.Node], calls: Mapping[Call, list[fx.Node]], wanted: frozenset[str], after_norm: bool
+    nodes: list[fx.Node],
+    output: fx.Node,
+    calls: Mapping[Call, list[fx.Node]],
+    wanted: frozenset[str],
+    after_norm: bool,
 ) -> NoiseSite:
-    norm = (_norm_behind(nodes[-1], calls) if after_norm else None) or []
-    segment = [*nodes, *norm]
+    norm = (_norm_behind(output, calls) if after_norm else None) or []
+    segment = [*nodes, *([] if output in nodes else [output]), *norm]
     used = {p for n in segment for p in _parameters(n) & wanted}
-    read = next((n for n in reversed(segment) if not _is_norm(n)), nodes[-1])
+    read = next((n for n in reversed(segment) if not _is_norm(n)), output)
     return NoiseSite(_name(nodes[0]), read, segment[-1], tuple(sorted(used)))
 
 
@@ -128,12 +143,14 @@ def _is_norm(node: fx.Node) -> bool:
 
 def _distinct(sites: list[NoiseSite]) -> list[NoiseSite]:
     """Number sites of equal name, as calls are numbered: `name`, `name#1`."""
-    taken: dict[str, int] = {}
-    made = []
+    taken = {one.name for one in sites}
+    seen, made = set[str](), []
     for one in sites:
-        count = taken.get(one.name, 0)
-        taken[one.name] = count + 1
-        made.append(replace(one, name=site_name(one.name, count)) if count else one)
+        free = (site_name(one.name, count) for count in itertools.count(1))
+        name = one.name if one.name not in seen else next(n for n in free if n not in taken)
+        seen.add(name)
+        taken.add(name)
+        made.append(replace(one, name=name))
     return made
 
 

@@ -23,7 +23,7 @@ from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.relaxed_kernels import relaxed_kernels
 from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.target import leading, trace_solve
-from lpc.compiler.capture.types import dtype_of, length
+from lpc.compiler.capture.types import dtype_of, tensor_types
 from lpc.compiler.correction import Corrections
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
@@ -360,10 +360,4 @@ def _types(
     network: fx.GraphModule, fields: Mapping[str, TensorType]
 ) -> dict[str, tuple[torch.dtype, tuple[int | str, ...]]]:
     """Types of all that a block may read: batch fields, and every tensor of the network's graph."""
-    symbols = network.meta.get("symbols", {})
-    types = {name: (dtype_of(t.dtype), t.shape) for name, t in fields.items()}
-    for node in network.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and node.op != "output":
-            types[node.name] = (value.dtype, tuple(length(size, symbols) for size in value.shape))
-    return types
+    return {name: (dtype_of(t.dtype), t.shape) for name, t in fields.items()} | tensor_types(network)

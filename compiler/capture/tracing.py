@@ -66,10 +66,22 @@ def trace_function(
         fakes = [_fake(mode, a, hints, device, i) for i, a in enumerate(arguments)]
         symbols = _symbols(fakes, arguments)
         # The Python dispatcher keeps operators symbolic whose C++ kernels would hold a length fast, such as padding.
-        with mode, attention, enable_python_dispatcher():
+        with mode, attention, enable_python_dispatcher(), _plain_recurrence():
             graph_module = make_fx(_functional(function), tracing_mode="real")(*fakes)
         _check_lengths(mode, symbols)
     return TracedFunction(graph_module.graph, symbols)
+
+
+@contextmanager
+def _plain_recurrence() -> Iterator[None]:
+    """Trace recurrent layers as mathematics, one time step after the other, and not as oneDNN's one operator."""
+    backends: Any = torch._C
+    before = backends._get_mkldnn_enabled()
+    backends._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        backends._set_mkldnn_enabled(before)
 
 
 @contextmanager

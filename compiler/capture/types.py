@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from lpc.specs.plan.kernel import TensorType
 
@@ -14,6 +14,17 @@ from lpc.specs.plan.kernel import TensorType
 def tensor_type(value: Tensor, symbols: Mapping[str, str]) -> TensorType:
     """Return the plan's type of a (fake) tensor; `symbols` renames sympy symbols (`s13` -> `B`)."""
     return TensorType(dtype_name(value.dtype), tuple(length(size, symbols) for size in value.shape))
+
+
+def tensor_types(network: fx.GraphModule) -> dict[str, tuple[torch.dtype, tuple[int | str, ...]]]:
+    """Return dtype and shape of every tensor of a network's graph."""
+    symbols = network.meta.get("symbols", {})
+    values = {node.name: node.meta.get("val") for node in network.graph.nodes if node.op != "output"}
+    return {
+        name: (value.dtype, tuple(length(size, symbols) for size in value.shape))
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def dtype_name(dtype: torch.dtype) -> str:
