@@ -132,3 +132,16 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, _ = self.b(self.a(x))
         return self.c(h.mean(1))  # type: ignore[no-any-return]
+
+
+class Exported(Net):
+    """Asks for a size, which only torch.export can answer; its graph calls operators and no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.other = nn.BatchNorm1d(5), nn.InstanceNorm1d(5, affine=True)
+
+    def between(self, h: Tensor) -> Tensor:
+        if h.shape[1] == 5:
+            h = self.other(self.norm(h).relu())
+        return h

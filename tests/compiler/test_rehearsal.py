@@ -36,7 +36,7 @@ def spec(network: dict[str, Any], blocks: Any, estimator: Any, *learn: Any, link
 
 
 PARTS = {"InPlace": ["a", "relu", "b"], "Tuples": ["a", "b", "attention"], "Once": ["a", "doubled"],
-         "NamesItsDtype": ["a", "named"], "Recurrent": ["a", "b"]}  # fmt: skip
+         "NamesItsDtype": ["a", "named"], "Exported": ["a", "norm", "other"], "Recurrent": ["a", "b"]}  # fmt: skip
 
 
 def module(name: str, estimator: str = "forward") -> dict[str, Any]:
@@ -61,12 +61,13 @@ def refusal(said: dict[str, Any]) -> lpc.Diagnostic:
 
 
 @pytest.mark.parametrize("estimator", ["forward", "forward(perturb=weight)"])
-@pytest.mark.parametrize("name", ["InPlace", "Tuples", "Masks", "NamesItsDtype", "Recurrent"])
+@pytest.mark.parametrize("name", ["InPlace", "Tuples", "Masks", "NamesItsDtype", "Recurrent", "Exported"])
 def test_tangents_are_proved_and_verified(name: str, estimator: str) -> None:
     plan = build(module(name, estimator))
     report = plan.data.report
     assert "operators equal central differences in float64" in report["tangents"]["first"]
     assert report["warnings"] == []
+    assert report["rung"] == ("export" if name == "Exported" else "fx")
     checked = lpc.verify(plan, allow=[str(OPERATORS)])
     assert checked.ok, checked
 
