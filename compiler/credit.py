@@ -11,7 +11,7 @@ Sources: LoCo (Xiong, Ren, Urtasun 2020, arXiv 2008.01342) is reach 1; the look-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,13 @@ class Passage:
         return self.open and (self.reach is None or age + 1 <= self.reach)
 
 
-def passage(link: Term) -> Passage:
-    """Read a boundary's link."""
-    if link.name == "target":
+def passage(boundary: Mapping[str, Any]) -> Passage:
+    """Read a boundary's link; where only masks or indices cross there is nothing to differentiate."""
+    link: Term = boundary["link"]
+    floating = any("float" in tensor["dtype"] for tensor in boundary["tensors"])
+    if link.name == "target" and floating:
         return Passage(True, None, False)
-    if link.name != "gradient":
+    if link.name != "gradient" or not floating:
         return Passage(False, None, False)
     options: dict[str, Any] = signatures.LINKS["gradient"].bind(link)
     return Passage(True, options["reach"], options["only"] == "furthest")
@@ -46,7 +48,7 @@ def passage(link: Term) -> Passage:
 
 def passages(graph: nx.DiGraph[str]) -> dict[tuple[str, str], Passage]:
     """Return the passage of every boundary."""
-    return {(a, b): passage(data["link"]) for a, b, data in graph.edges(data=True)}
+    return {(a, b): passage(data) for a, b, data in graph.edges(data=True)}
 
 
 def horizon(graph: nx.DiGraph[str]) -> int:

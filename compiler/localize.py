@@ -286,12 +286,13 @@ def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:
 
     Raises LpcError (0414).
     """
-    links = [p for p in passages(graph).values() if p.open]
-    if not any(p.furthest for p in links):
+    links = {edge: p for edge, p in passages(graph).items() if p.open}
+    if not any(p.furthest for p in links.values()):
         return
-    limited = all(p.reach is not None for p in links)
-    chain = all(graph.out_degree(b) <= 1 and graph.in_degree(b) <= 1 for b in graph.nodes)
-    if limited and chain and len(set(links)) == 1:
+    crossed_by = graph.edge_subgraph(links)
+    limited = all(p.reach is not None for p in links.values())
+    chain = all(crossed_by.out_degree(b) <= 1 and crossed_by.in_degree(b) <= 1 for b in crossed_by.nodes)
+    if limited and chain and len(set(links.values())) == 1:
         return
     message = "`only=furthest` needs blocks in a chain, and the same `gradient(reach=n)` on every boundary it crosses"
     raise LpcError(Diagnostic("0414", message, span=spec.origin("decompose", "links")))

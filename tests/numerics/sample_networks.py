@@ -1,4 +1,4 @@
-"""Which networks can only be given as code? A custom backward, torch's own encoder layer, and tied weights."""
+"""Which networks can only be given as code? A custom backward, torch's encoder layer, tied weights, a shared mask."""
 
 from __future__ import annotations
 
@@ -64,3 +64,16 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.second(self.first(x).tanh()).tanh())
+
+
+class Masked(nn.Module):
+    """Linear maps in a chain, the first and the last cut by one mask of the input: [batch, 4] -> [batch, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc0, self.fc1, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = x > 0
+        h = self.fc0(x).tanh().masked_fill(mask, 0.0)
+        return self.out(self.fc1(h).tanh()).masked_fill(mask[:, :3], 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 import lpc
 
 WIDTH, CLASSES, BATCH = 5, 3, 6
+NETWORKS = Path(__file__).parent / "sample_networks.py"
 
 
 def spec(depth: int, links: str, taps: tuple[int, ...], **run: Any) -> dict[str, Any]:
@@ -162,3 +164,16 @@ def test_furthest_wants_a_chain_and_one_link() -> None:
     with pytest.raises(lpc.LpcError) as caught:
         lpc.build(spec(2, "gradient(only=furthest)", (0, 1)))
     assert [d.code for d in caught.value.diagnostics] == ["0414"]
+
+
+def test_a_mask_that_crosses_is_no_way_for_gradients() -> None:
+    """The mask skips a block, so that the graph is no chain; what gradients cross is one."""
+    said = spec(2, "gradient(reach=1, only=furthest)", (0, 1))
+    said["network"] = {"module": "sample_networks:Masked", "inputs": {"x": [4]}}
+    said["decompose"]["blocks"] = {"b0": ["fc0"], "b1": ["fc1"], "top": ["out"]}
+    plan = lpc.build(said, allow=[str(NETWORKS)])
+    assert [t["dtype"] for t in plan.partition.edges["b0", "top"]["tensors"]] == ["bool"]
+    report = lpc.verify(plan, allow=[str(NETWORKS)])
+    assert report.ok
+    assert report.influence == report.declared
+    assert report.influence["fc0.weight"] == {"b1.loss"}
