@@ -16,18 +16,18 @@ import lpc
 from lpc import formatting, language
 from lpc.collecting import keeping_all
 from lpc.comparing import diff
-from lpc.inspecting import PlanPath, inspect
+from lpc.inspecting import inspect
 from lpc.lsp.command import lsp
 from lpc.naming import is_plan
 from lpc.output import say, show, tell
 from lpc.usage import UsageError, continuation, misuse
+from lpc.verifying import verify
 
 # Modules that only some commands need are imported where they are used: `lpc --help` shall not wait for them.
 if TYPE_CHECKING:
     from lpc.plan import Plan
 
 USER_MISTAKE = 2
-NOT_VERIFIED = 1
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
 app = typer.Typer(
@@ -150,27 +150,6 @@ def build(
 
 
 @app.command()
-def verify(
-    plan: PlanPath,
-    allow: Allow = None,
-    seed: Annotated[int, typer.Option(help="seed of the random batch")] = 0,
-) -> None:
-    """Prove a plan's isolation and compare its gradients with eager autograd, in float64."""
-    from lpc.locating import located
-    from lpc.views import verification
-
-    found = lpc.load(plan)
-    with located(found, plan, None):
-        report = lpc.verify(found, allow=allow or (), seed=seed)
-    for problem in report.diagnostics:
-        tell(problem)
-    show(verification.parameters(report))
-    say(verification.verdict(report))
-    if not report.ok:
-        raise typer.Exit(NOT_VERIFIED)
-
-
-@app.command()
 def run(
     source: Annotated[
         Path, typer.Argument(metavar="SPEC|PLAN", help="a spec, or a plan", show_default=False)
@@ -206,7 +185,7 @@ def run(
     say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (inspect, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):
+for _command in (inspect, verify, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lpc.agreement import disagreements
 from lpc.compiler.build import Build, learning, localize, network, partition, run_pipeline, trace
 from lpc.compiler.capture.tracing import length_hints
 from lpc.compiler.capture.types import dtype_of
@@ -25,22 +26,26 @@ from lpc.compiler.rehearsal import Promoting
 from lpc.compiler.relaxation import INDEX
 from lpc.compiler.relaxed_reference import relaxed_reference
 from lpc.corrected import corrected
+from lpc.evaluated import evaluated
 from lpc.hardened import hardened
 from lpc.phased import phased
 from lpc.plan import Plan
 from lpc.probed import predicted, probed
 from lpc.runtime.meter import combine
 from lpc.runtime.noise import LAWS
+from lpc.runtime.optimizers import BlockOptimizer
 from lpc.runtime.resources import Frame
 from lpc.runtime.trainer import Trainer
 from lpc.specs import Spec, load_spec
 from lpc.specs.diagnostics import Diagnostic
 from lpc.specs.plan.instructions import Every, Part
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Noise, Program
 from lpc.specs.plan.plan import Plan as PlanData
 from lpc.specs.plan.verify import indirect_influence, influence, influence_by_targets
 from lpc.specs.plan.verify import verify as verify_structure
+from lpc.views.verification import METRIC_TOLERANCE
 
 T = TypeVar("T")
 
@@ -59,6 +64,9 @@ class Report:
     tells of each block whose gradient is estimated from noise whether that is unbiased, or why not. `targets` are the
     losses that make the target by which a parameter learns, `declared_targets` those that may come back to its block.
     `indirect` are the losses that reach a parameter through auxiliary variables: no gradient of theirs does.
+    tells of each block whose gradient is estimated from noise whether that is unbiased, or why not. `weights` are
+    errors of what a step makes of the parameters, against each optimizer stepping once with the gradients, `evaluation`
+    those of the losses in evaluation, `metrics` those of metrics in both.
     """
 
     diagnostics: tuple[Diagnostic, ...]
@@ -73,6 +81,15 @@ class Report:
     targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     declared_targets: Mapping[str, frozenset[str]] = field(default_factory=dict)
     indirect: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Parameters that a loss should reach and none does."""
+        return tuple(name for name, losses in self.influence.items() if not losses and self.declared.get(name))
 
     @property
     def leaks(self) -> dict[str, frozenset[str]]:
@@ -87,14 +104,20 @@ class Report:
     @property
     def worst(self) -> float:
         """The largest relative error of all."""
-        errors = [*self.gradients.values(), *self.losses.values(), *self.buffers.values(), self.output]
-        return max(errors, default=0.0)
+        return max([self.output, *(error for table in self.errors.values() for error in table.values())])
+
+    @property
+    def errors(self) -> dict[str, Mapping[str, float]]:
+        """All tables of errors by what is compared."""
+        names = ("gradients", "losses", "buffers", "weights", "evaluation")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def ok(self) -> bool:
         """True when the structure holds, no gradient leaks, and every number agrees."""
         structure = not any(d.severity == "error" for d in self.diagnostics)
-        return structure and not self.leaks and self.worst <= self.tolerance
+        counted = all(error <= METRIC_TOLERANCE for error in self.metrics.values())
+        return structure and counted and not self.leaks and not self.unreached and self.worst <= self.tolerance
 
 
 def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
@@ -107,37 +130,91 @@ def verify(plan: Plan, *, allow: Sequence[str] = (), seed: int = 0) -> Report:
     """
     build = rebuild(plan.data, allow)
     mixed = build.spec.run.precision != "none"
-    precise = Trainer(plan.data if mixed else promote(plan.data), device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    batches = [sample_batch(precise.plan, generator) for _ in range(precise.per_step)]
-    noise = [sample_noise(precise.plan, generator) for _ in batches]
-    output = precise.predict(batches[0])
-    errors = _Errors()
-    for index, part in enumerate([phased(build, phase.trains) for phase in plan.data.program.phases] or [build]):
-        errors.compare(index, precise, reference(part, precise.plan, batches, noise), batches, noise)
+    errors = _Errors(mixed)
+    for kernels in plan.data.kernels.values():
+        own = replace(plan.data, kernels={"native": {**plan.data.kernels["native"], **kernels}})
+        precise = Trainer(own if mixed else promote(own), device="cpu")
+        errors.look(build, precise, torch.Generator().manual_seed(seed))
     return Report(
-        diagnostics=tuple(verify_structure(plan.data)),
+        diagnostics=(*verify_structure(plan.data), *disagreements(plan.data, build, errors.laws)),
         influence={n: frozenset(s) for n, s in influence(plan.data).items()},
         declared=declared_influence(_given(build.graph), learning(build)),
         gradients=errors.gradients,
         losses=errors.losses,
         buffers=errors.buffers,
-        output=_error(output, expected_output(build, precise.plan, batches[0])),
+        output=errors.output,
         tolerance=MIXED_TOLERANCE if mixed else TOLERANCE,
         estimators=dict(plan.data.report.get("estimators", {})),
         targets={n: s for n, s in influence_by_targets(plan.data).items() if s},
         declared_targets=declared_by_targets(_given(build.graph), build.problems),
         indirect={n: losses for n, losses in indirect_influence(plan.data).items() if losses},
+        weights=errors.weights,
+        evaluation=errors.evaluation,
+        metrics=errors.metrics,
+        seed=seed,
     )
 
 
 @dataclass
 class _Errors:
-    """Relative errors by name, gathered step by step."""
+    """Relative errors by name, gathered step by step; metrics are compared unless precision is `mixed`."""
 
+    mixed: bool
     gradients: dict[str, float] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     buffers: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    output: float = 0.0
+    laws: dict[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
+
+    def look(self, build: Build, precise: Trainer, generator: torch.Generator) -> None:
+        """Compare prediction, evaluation, and the step of each phase."""
+        batches = [sample_batch(precise.plan, generator) for _ in range(precise.per_step)]
+        noise = [sample_noise(precise.plan, generator) for _ in batches]
+        output = precise.predict(batches[0])
+        self.output = max(self.output, _error(output, expected_output(build, precise.plan, batches[0])))
+        self.evaluate(build, precise, batches[0], noise[0])
+        for index, part in enumerate([phased(build, phase.trains) for phase in precise.plan.program.phases] or [build]):
+            self.compare(index, precise, reference(part, precise.plan, batches, noise), batches, noise)
+
+    def evaluate(
+        self, build: Build, precise: Trainer, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]
+    ) -> None:
+        """Compare what evaluation records."""
+        frame = precise.machine.run(precise.machine.evaluate, Frame(iter([batch]), 0, [noise]))
+        found = {reading.metric: reading.value for reading in frame.readings}
+        state = safetensors.torch.load(precise.plan.weights)
+        with computing(build.spec), torch.no_grad():
+            wanted = evaluated(build, state, batch, noise)
+        losses = {f"{block}.{loss.name}" for block, problem in build.problems.items() for loss in problem.losses}
+        self.told("evaluation", found, {n: v for n, v in wanted.items() if n in losses})
+        self.told("metrics", found, {n: v for n, v in wanted.items() if n not in losses and not self.mixed})
+
+    def told(self, table: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+        """Keep the errors of what is wanted, the largest of all looks."""
+        held: dict[str, float] = getattr(self, table)
+        errors = _errors({name: found[name] for name in wanted if name in found}, wanted)
+        held.update({name: max(error, held.get(name, 0.0)) for name, error in errors.items()})
+
+    def stepped(self, precise: Trainer, index: int, found: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+        """Compare the parameters after a step with those that each optimizer makes of the gradients, in one step."""
+        after = {n: t.clone() for n, t in precise.state_dict().items()}
+        precise.load_state_dict(dict(before))
+        names: list[str] = []
+        for block, own in precise.plan.program.optimizers.items():
+            correction = precise.plan.program.corrections.get(block)
+            around = own.steps != 1 or own.prox is not None or own.outer
+            if around or index or is_class(own.name) or (correction is not None and correction.where == "update"):
+                continue
+            optimizer = BlockOptimizer(replace(own, clip=None, schedule={}), precise.machine.state)
+            if any(name in found for name in optimizer.names):
+                with torch.inference_mode():
+                    optimizer.step([found.get(name) for name in optimizer.names], 0)
+                names += optimizer.names
+        expected = precise.state_dict()
+        self.told("weights", {n: after[n] for n in names}, {n: expected[n] for n in names})
 
     def compare(
         self, index: int, precise: Trainer, wanted: Reference,
@@ -155,6 +232,9 @@ class _Errors:
             (self.buffers, buffers, {n: wanted.buffers[n] for n in buffers}),
         ):  # fmt: skip
             held.update({name: max(error, held.get(name, 0.0)) for name, error in _errors(one, other).items()})
+        self.told("metrics", metrics, {} if self.mixed else wanted.metrics)
+        self.laws.update(wanted.laws)
+        self.stepped(precise, index, found, before)
         precise.load_state_dict(before)
 
 
@@ -260,8 +340,12 @@ def reference(
         state |= step.buffers
         steps.append(step)
     gradients = {n: _mean([s.gradients[n] for s in steps]) for n in steps[0].gradients}
-    losses = {n: _mean([s.losses[n] for s in steps]) for n in steps[0].losses}
-    return replace(steps[-1], gradients=clipped(precise.program, build, gradients), losses=losses)
+    losses, metrics = (
+        {n: _mean([getattr(s, table)[n] for s in steps]) for n in getattr(steps[0], table)}
+        for table in ("losses", "metrics")
+    )
+    gradients = clipped(precise.program, build, gradients)
+    return replace(steps[-1], gradients=gradients, losses=losses, metrics=metrics)
 
 
 def _one_step(
@@ -277,7 +361,8 @@ def _one_step(
             traced, between = _given(build.traced), build.variables
             return relaxed_reference(traced, graph, build.problems, between, state, batch, noise)
         batch = hardened(build, state, batch, noise)
-        step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise)
+        measures = build.spec.run.metrics
+        step = reference_step(_given(build.traced), graph, build.problems, shared, state, batch, noise, measures)
         beside = probed(build, step, state, batch)
         gradients = step.gradients | beside
         if build.corrected is not None:
@@ -359,8 +444,11 @@ def _errors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[s
 
 def _error(found: Tensor, wanted: Tensor, floor: float = 0.0) -> float:
     """Return the largest difference over the largest value (at least `floor`), both in float64."""
+    if found.shape != wanted.shape:
+        return float("inf")
     scale = max(float(wanted.double().abs().max()), floor, 1e-30)
-    return float((found.double() - wanted.double()).abs().max()) / scale
+    error = float((found.double() - wanted.double()).abs().max()) / scale
+    return error if math.isfinite(error) else float("inf")  # what is no number must not pass for a small one
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ class Walk:
     """Runs a network on leaves of its state; `noise` fixes every random site by name.
 
     `constants` are, for each block, the parameters that its gradients do not reach; `readers` say how values are read
-    across boundaries that no stop closes.
+    across boundaries that no stop closes. `measures` are the metrics that go into `metrics` where losses are.
     """
 
     traced: Traced
@@ -63,7 +63,9 @@ class Walk:
     constants: Mapping[str, set[str]] = field(default_factory=dict)
     readers: Mapping[Boundary, Crossing] = field(default_factory=dict)
     around: Around = plain
+    measures: Sequence[str] = ()
     replay: Replay = field(init=False)
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # of the losses, as `block.name`
 
     def __post_init__(self) -> None:
         self.replay = Replay(self.noise)
@@ -125,7 +127,24 @@ class Walk:
             judged = judge(
                 problem.block, problem.losses, problem.heads, state, feature, targets, self.replay.at
             )
+            measured = problem.measured(judged, self.measures)
+        self.metrics |= {f"{problem.block}.{name}": value for name, value in measured.items()}
         return {name: one.value for name, one in judged.items()}
+
+
+def evaluate(
+    traced: Traced, graph: nx.DiGraph[str], state: Mapping[str, Tensor], batch: Mapping[str, Tensor],
+    noise: Mapping[str, Tensor],
+) -> tuple[dict[str, Any], Replay]:  # fmt: skip
+    """Run the network as in evaluation; return every node's value by name, and what draws by `noise` after it."""
+    network, replay = traced.eval, Replay(noise)
+    owner = {n: b for b, a in graph.nodes(data=True) for n in a["nodes"]["eval"]}
+    names = {name: traced.tied.get(name, name) for name in named_state(network)}
+    own = {name: state[first] for name, first in names.items() if first in state}
+    run = _Run(network, owner, {}, {}, traced.tied, replay, untouched, plain)
+    with replay:
+        run_with_state(run, own, [batch[n] for n in traced.inputs])
+    return run.values, replay
 
 
 class _Run(fx.Interpreter):
@@ -193,6 +212,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.noise = noise
         self.counts: dict[str, int] = {}
+        self.laws: dict[str, tuple[str, tuple[float, ...]]] = {}  # of the draws whose law an operator tells
         self.current = ""
 
     def site(self, name: str) -> None:
@@ -204,20 +224,24 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.site(name)
         yield
 
-    def draw(self) -> Tensor:
+    def draw(self, kept: float | None = None) -> Tensor:
+        """Return the next draw of the site; of a mask, `kept` is the probability of a one."""
         count = self.counts.get(self.current, 0)
         self.counts[self.current] = count + 1
         site = draws_of(self.current) if draws_of(self.current) in self.noise else self.current
-        return self.noise[f"{site}:{count}" if count else site]
+        name = f"{site}:{count}" if count else site
+        if kept is not None:
+            self.laws[name] = ("bernoulli", (kept,))
+        return self.noise[name]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
         if func is aten.bernoulli_.float:
-            return args[0].copy_(self.draw())
+            return args[0].copy_(self.draw(float(args[1]) if len(args) > 1 else None))
         if func is aten.native_dropout.default:
-            mask = self.draw()
+            mask = self.draw(1.0 - args[1])
             return args[0] * mask * kept_scale(args[1]), mask.bool()
         if torch.Tag.nondeterministic_seeded in func.tags and attention_dropout(func, args, options) != 0.0:
             return self.draw().to(args[0].dtype if args and isinstance(args[0], Tensor) else torch.get_default_dtype())

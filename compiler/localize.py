@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import networkx as nx
+import torch
 from torch import Tensor, fx
 
 from lpc.compiler.blocks import outside_readers
@@ -15,7 +16,7 @@ from lpc.compiler.directions import Directions, is_feedback
 from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.inner import ensure_inner
-from lpc.compiler.local_loss import LocalLoss, LocalModules
+from lpc.compiler.local_loss import Judged, LocalLoss, LocalModules
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
@@ -93,6 +94,16 @@ class LocalProblem:
     makes: tuple[Variable, ...] = ()
     reads: tuple[Variable, ...] = ()
     consistency: Consistency = field(default_factory=Consistency)
+
+    def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the metrics called `names` of the first loss that has any."""
+        loss = next((loss for loss in self.losses if loss.classifies), None)
+        if loss is None:
+            return {}
+        sight = judged[loss.name].sight
+        seen = replace(sight, prediction=sight.prediction.detach(), feature=sight.feature.detach())
+        with torch.no_grad():
+            return {name: loss.metrics[name](seen, loss.options) for name in names if name in loss.metrics}
 
 
 def localize(

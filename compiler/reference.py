@@ -9,7 +9,7 @@ with a target learn, `aimed` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ class Reference:
     buffers: dict[str, Tensor]
     output: Tensor
     values: Mapping[str, Any]  # of all nodes, by name
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    laws: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)  # of the draws of masks, by site
 
 
 def reference_step(
@@ -46,11 +48,12 @@ def reference_step(
     state: Mapping[str, Tensor],
     batch: Mapping[str, Tensor],
     noise: Mapping[str, Tensor],
+    measures: Sequence[str] = (),
 ) -> Reference:
     """Run one step of the decomposed objective in eager mode.
 
     `state` and `batch` have torch's default dtype; `noise` fixes every random site by name. Raises KeyError for a site
-    that `noise` lacks.
+    that `noise` lacks. `measures` names the metrics to be had.
     """
     wanted = _wanted(problems)
     leaves = {n: t.detach().clone().requires_grad_(n in wanted) for n, t in state.items()}
@@ -58,7 +61,7 @@ def reference_step(
     around = BackwardWeights(graph, problems, leaves, noise).around
     borrowed = _borrowed(graph, shared)
     constants = {b: parameters_of(graph, b) if problems[b].estimator.perturbs else borrowed[b] for b in graph.nodes}
-    walk = Walk(traced, graph, problems, leaves, noise, constants, handed.readers(), around)
+    walk = Walk(traced, graph, problems, leaves, noise, constants, handed.readers(), around, measures)
     step = _Step(walk, batch, walk.forward(batch))
     sources = {n: leaves[n] for n in wanted if n in leaves}
     exact = step.gradients({**sources, **{_handed(v): leaf for v, leaf in handed.leaves.items()}})
@@ -75,7 +78,8 @@ def reference_step(
         gradients |= {n: gradients[n] + g if n in gradients else g for n, g in estimates.items()}
     buffers = {n: t.detach() for n, t in leaves.items() if n not in wanted}
     losses = {n: v.detach() for n, v in step.losses.items()}
-    return Reference(gradients, losses, buffers, step.values["output"].detach(), step.values)
+    output = step.values["output"].detach()
+    return Reference(gradients, losses, buffers, output, step.values, walk.metrics, walk.replay.laws)
 
 
 def _wanted(problems: Mapping[str, LocalProblem]) -> list[str]:

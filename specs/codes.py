@@ -203,6 +203,10 @@ CODES: dict[str, Code] = {
     "0562": Code("memory cannot be predicted", "give every length, such as `--length T=128`; build an old plan again"),
     "0563": Code("unknown variable or law", "name a variable or a law of the program"),
     "0564": Code("a variable that is not solved here", "step it in a `relax` of its own, along its own slopes"),
+    "0570": Code("a plan says other than its spec", "build the plan again"),
+    "0571": Code("a value changes before it is read", "build the plan again"),
+    "0572": Code("certificate not intact", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
+    "0573": Code("certificate of something else", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from lpc.specs.flops import kernel_flops
 from lpc.specs.memory.sizes import Lengths, nbytes
-from lpc.specs.plan.instructions import Call, Every, Instruction, Part, Repeat
+from lpc.specs.plan.instructions import Call, Due, Every, Instruction, Part, Repeat
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 
@@ -90,8 +90,11 @@ def pieces(part: Part, size: int) -> list[int]:
 
 
 def _times(instruction: Instruction) -> float:
+    """How often a body runs in a step, in the long run; what is due at a sample's first visit alone is no more then."""
     if isinstance(instruction, Repeat):
         return instruction.count
+    if isinstance(instruction, Due):
+        return 1 / instruction.period if instruction.period else 0.0
     return 1 / instruction.period if isinstance(instruction, Every) else 1.0
 
 

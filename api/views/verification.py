@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 if TYPE_CHECKING:
     from lpc.verification import Report
+
+METRIC_TOLERANCE = 1e-6  # metrics are shares in float32
+SHOWN = 5
 
 
 def parameters(report: Report) -> Table:
@@ -28,13 +31,25 @@ def parameters(report: Report) -> Table:
 
 
 def verdict(report: Report) -> str:
-    """Return what the report comes to, in a line; a line more for each leak and each block that estimates."""
+    """Return what the report comes to, in a line; more for leaks, for what is wrong, and for blocks that estimate."""
     leaks = [f"leak: {name} is reached by {_names(losses)}" for name, losses in report.leaks.items()]
+    leaks += [f"unreached: no loss reaches {name}" for name in report.unreached]
+    leaks += list(_wrong(report))
     estimators = [f"estimator of {block}: {stamp}" for block, stamp in report.estimators.items()]
     head = "verified" if report.ok else "not verified"
-    compared = len(report.gradients) + len(report.losses) + len(report.buffers) + 1
+    compared = sum(map(len, report.errors.values())) + 1
     numbers = f"{compared} values compared in float64, largest relative error {report.worst:.1e}"
     return "\n".join([*leaks, *estimators, f"{head}: {numbers}"])
+
+
+def _wrong(report: Report) -> Iterator[str]:
+    """Yield the largest errors that are too large, a few of each kind."""
+    for what, errors in {**report.errors, "metrics": report.metrics, "output": {"output": report.output}}.items():
+        limit = METRIC_TOLERANCE if what == "metrics" else report.tolerance
+        wrong = sorted((name for name in errors if not errors[name] <= limit), key=lambda name: -errors[name])
+        yield from (f"wrong: {what} {name}, relative error {errors[name]:.1e}" for name in wrong[:SHOWN])
+        if len(wrong) > SHOWN:
+            yield f"wrong: {what}, {len(wrong) - SHOWN} more"
 
 
 def _names(losses: Iterable[str]) -> str:

@@ -269,4 +269,28 @@ PLANS: dict[str, Example] = {
         "relax b1->b2 {\n    step_variable b1->b2 <- b2.slope_h\n  }",
         SHOWN,
     ),
+    "0570": Example(
+        "An optimizer, a correction, the partition or another table of the plan is not what the plan's spec gives.",
+        "spec: sgd(lr=0.1), and in the plan's table of optimizers lr is 1.0",
+        "both with lr 0.1",
+        SHOWN,
+    ),
+    "0571": Example(
+        "A value is a view of parameters or buffers, which an update or a write changes before the value is read.",
+        "h1, ... = call b1.local(x, y)\n  update b1 <- b1.g  # h1 is its weight\n  ... = call b2.local(h1, y)",
+        "h1, ... = call b1.local(x, y)\n  ... = call b2.local(h1, y)\n  update b1 <- b1.g",
+        SHOWN,
+    ),
+    "0572": Example(
+        "The file is no certificate of `lpc verify`, or was changed after it was written.",
+        'digits.cert: {"plan": "4b2f...", "ok": false -> true, ...}',
+        "the file as `lpc verify` wrote it",
+        SHOWN,
+    ),
+    "0573": Example(
+        "The certificate is of another plan, or of one that did not pass, or its facts are not those of the kernels.",
+        "lpc verify other.plan --check digits.cert",
+        "lpc verify digits.plan --check digits.cert",
+        SHOWN,
+    ),
 }

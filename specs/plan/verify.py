@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.aliases import check_aliases
 from lpc.specs.plan.instructions import DEPTH, Call, Due, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
@@ -131,7 +132,8 @@ def _sections(plan: Plan) -> Iterator[Diagnostic]:
         if expansion:
             continue
         for kernels in plan.kernels.values():
-            yield from check_section(name, body, program, {**native, **kernels}, boundaries)
+            problems = check_section(name, body, program, {**native, **kernels}, boundaries)
+            yield from problems or check_aliases(name, body, program, {**native, **kernels})
 
 
 def _confined(place: str, phase: Phase, kernels: Mapping[str, Kernel]) -> Iterator[Diagnostic]:
