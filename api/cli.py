@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -166,23 +166,36 @@ def run(
     allow: Allow = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files as well")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="measure the peak memory of the first steps")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="processes; default: as the spec says", show_default=False),
+    ] = None,
+    restarts: Annotated[int, typer.Option(metavar="N", min=0, help="how often dead workers are started again")] = 20,
+    patience: Annotated[float, typer.Option(metavar="SECONDS", help="how long a silent worker is waited for")] = 600.0,
 ) -> None:
     """Train a plan, or a spec that is built first."""
+    from lpc import parallel
     from lpc.locating import located
-    from lpc.runtime.report import default_reporter
-    from lpc.views import running
 
     overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
     written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
     folder = out or Path("runs", plan.spec.name)
+    how = parallel.Fit(folder, device, resume, tensorboard, memory, patience)
     with located(plan, source, written):
-        trainer = lpc.Trainer(plan, device)
-        reporter = default_reporter()
-        summary = trainer.fit(folder, resume=resume, reporter=reporter, tensorboard=tensorboard, memory=memory)
-    show(running.metrics(summary))
-    say(running.memory(summary), end="")
-    say(f"{running.outcome(summary)}\nwrote {folder}")
+        launched = parallel.launch(plan, how, workers, restarts)
+        summary = parallel.fit(plan, how) if launched is None else launched
+    _outcome(summary, folder)
+
+
+def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
+    """Show what a run came to; workers but the first one have nothing to say."""
+    from lpc.views import running
+
+    if summary:
+        show(running.metrics(summary))
+        say(running.memory(summary), end="")
+        say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
 for _command in (inspect, verify, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):

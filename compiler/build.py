@@ -45,6 +45,7 @@ from lpc.specs.plan.kernel import Kernel, TensorType
 from lpc.specs.plan.optimizers import is_class, package
 from lpc.specs.plan.plan import Plan, Program, StateEntry
 from lpc.specs.plan.plan import Variable as PlanVariable
+from lpc.specs.ranks.plan import unplaceable
 
 T = TypeVar("T")
 
@@ -163,6 +164,8 @@ def build_plan(
     """
     build = run_pipeline(Build(spec, tuple(allow), dict(fields or {})))
     plan = assemble(build)
+    if problems := unplaceable(plan, spec):
+        raise LpcError(problems)
     graph, problems = _given(build.graph), learning(build)
     ensure_isolated(plan, declared_influence(graph, problems), declared_by_targets(graph, build.problems))
     return plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lpc.compiler.frees import with_frees
 from lpc.compiler.readouts import Probe
+from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import Accumulate, Call, Instruction, Part, Random, Record, Return, Update
 from lpc.specs.plan.kernel import Bundle, Kernel
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.correction import Corrections, Refresh
-from lpc.compiler.frees import with_frees
+from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import Accumulate, Call, Every, Instruction, Offset, Part, Random
 from lpc.specs.plan.kernel import Bundle, Kernel
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from lpc.compiler.frees import with_frees
 from lpc.compiler.inner import inner_steps
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.variables import Variable, Variables
 from lpc.specs.plan.flow import values_made, values_read
+from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import (
     Begin,
     Call,

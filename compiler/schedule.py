@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.correction import Corrections
-from lpc.compiler.frees import with_frees
 from lpc.compiler.inner import inner_steps
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.negatives import NegativeKernels
@@ -23,6 +22,7 @@ from lpc.compiler.relaxation import RelaxKernels, relaxed_step
 from lpc.compiler.variables import Variables
 from lpc.specs.model import Spec
 from lpc.specs.plan.flow import values_made, values_read
+from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import (
     Accumulate,
     Call,

@@ -36,8 +36,19 @@ class Progress:
 
 def write(path: Path, plan: str, machine: Machine, progress: Progress, totals: Mapping[str, Tensor]) -> None:
     """Write a checkpoint: state, optimizer state and open metrics as tensors, the rest as JSON metadata."""
-    tensors = {f"state.{name}": tensor for name, tensor in machine.state.own.items()}
+    tensors, numbers = entries(machine)
     tensors |= {f"meter.{metric}": total for metric, total in totals.items()}
+    header = {"format": FORMAT, "plan": plan, "progress": asdict(progress), "numbers": numbers}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, metadata={"lpc": json.dumps(header)}))
+
+
+def entries(machine: Machine) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return all that a machine's next step depends on: tensors, and the numbers in its optimizers' state.
+
+    Names are `state.NAME`, `correction.[block, entry]`, `optimizer.[block, parameter, entry]`; numbers have the list.
+    """
+    tensors = {f"state.{name}": tensor for name, tensor in machine.state.own.items()}
     for block, correction in machine.corrections.items():
         tensors |= {f"correction.{json.dumps([block, entry])}": value for entry, value in correction.state()}
     tensors |= {f"sample.{entry}": value for entry, value in machine.cache.state()}
@@ -49,9 +60,7 @@ def write(path: Path, plan: str, machine: Machine, progress: Progress, totals: M
                 tensors[f"optimizer.{key}"] = value
             else:
                 numbers[key] = value
-    header = {"format": FORMAT, "plan": plan, "progress": asdict(progress), "numbers": numbers}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={"lpc": json.dumps(header)}))
+    return tensors, numbers
 
 
 @dataclass(frozen=True)
@@ -65,21 +74,27 @@ class Checkpoint:
     numbers: Mapping[str, Any]
 
     def restore(self, machine: Machine, plan: str) -> None:
-        """Put the state and the optimizers' state back. Errors: 0671 a checkpoint of another plan."""
+        """Put the state and the optimizers' state back, of the blocks that the machine holds.
+
+        Errors: 0671 a checkpoint of another plan.
+        """
         if plan != self.plan:
             message = "the checkpoint was written by another plan"
             raise LpcError(Diagnostic("0671", message, place=str(self.path)))
-        machine.state.load_state_dict(self.part("state."))
+        own = machine.state.owner
+        machine.state.load_state_dict({name: t for name, t in self.part("state.").items() if name in own})
         entries: dict[str, dict[str, dict[str, Any]]] = {block: {} for block in machine.optimizers}
         for key, value in {**self.numbers, **self.part("optimizer.")}.items():
             block, parameter, entry = json.loads(key)
-            entries[block].setdefault(parameter, {})[entry] = value
+            if block in entries:
+                entries[block].setdefault(parameter, {})[entry] = value
         for block, optimizer in machine.optimizers.items():
             optimizer.load_state(entries[block])
         offsets: dict[str, dict[str, Tensor]] = {block: {} for block in machine.corrections}
         for key, value in self.part("correction.").items():
             block, entry = json.loads(key)
-            offsets[block][entry] = value
+            if block in offsets:
+                offsets[block][entry] = value
         for block, correction in machine.corrections.items():
             correction.load_state(offsets[block], machine.device)
         machine.cache.load_state(self.part("sample."))

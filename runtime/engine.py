@@ -21,8 +21,10 @@ from lpc.runtime.resources import Frame
 from lpc.runtime.schedules import needs_lengths
 from lpc.runtime.selection import choose_device, choose_kernels
 from lpc.runtime.state import State
+from lpc.runtime.workers.transport import Alone, Transport
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.loader import load_spec
+from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.verify import verify
 
@@ -34,10 +36,17 @@ class Engine:
     """Executes a plan on a device.
 
     `device` is `auto` (then the spec's `run.device`, then the best one here), `cpu`, `cuda` or `cuda:N`.
-    `data` replaces the spec's own data. Errors: LpcError for a device or a torch that cannot run the plan.
+    `data` replaces the spec's own data; `transport` leads to the other ranks where the plan is that of one.
+    Errors: LpcError for a device or a torch that cannot run the plan.
     """
 
-    def __init__(self, plan: Plan, device: str | torch.device = "auto", data: Splits | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        device: str | torch.device = "auto",
+        data: Splits | None = None,
+        transport: Transport | None = None,
+    ) -> None:
         broken = [d for d in verify(plan) if d.severity == "error"]
         if broken:
             raise LpcError(broken)
@@ -46,7 +55,8 @@ class Engine:
         self.device = choose_device(plan, device if str(device) != "auto" else self.spec.run.device)
         kernels = choose_kernels(plan, self.device)
         self.state = State(plan.program.state, plan.weights, self.device)
-        self.machine = Machine(plan.program, kernels, self.state, self.device, self.spec.run.seed)
+        self.transport = transport or Alone()
+        self.machine = Machine(plan.program, kernels, self.state, self.device, self.spec.run.seed, self.transport)
         self.steps_done = 0
         self.per_step = max(count_loads(plan.program.steps[0]), 1)
         self._given = data
@@ -103,7 +113,16 @@ class Engine:
             frame = self.machine.run(self.machine.evaluate, Frame(iter([batch])))
             with torch.inference_mode():
                 meter.add(frame.readings)
-        return meter.values()
+        return self.joined(meter).values()
+
+    def joined(self, meter: Meter) -> Meter:
+        """Return what all ranks have measured, on each of them."""
+        return meter if self.transport.size == 1 else meter.joined(self.transport.exchange(meter.portable()))
+
+    @cached_property
+    def identity(self) -> str:
+        """The hash of the whole plan, which checkpoints carry."""
+        return plan_hash(self.plan)
 
     def predict(self, inputs: Tensor | Batch) -> Tensor:
         """Return the network's output [B, ...] for its inputs: {field: tensor}, or its only input."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lpc.runtime import checkpoint
+from lpc.runtime import checkpoint, pieces
 from lpc.runtime.batch import Batch
 from lpc.runtime.checkpoint import BEST, LAST, Progress
 from lpc.runtime.data import batches
@@ -25,7 +25,6 @@ from lpc.runtime.report import Quiet, Reporter
 from lpc.runtime.stopping import criterion, find
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
-from lpc.specs.plan.manifest import plan_hash
 
 SUMMARY = "summary.json"
 
@@ -50,7 +49,8 @@ class _Run:
         self.engine = engine
         self.footprint = Footprint(engine) if memory else None
         self.folder = folder
-        self.reporter = reporter
+        self.leads = engine.transport.rank == 0  # one rank reports, and writes what is not a block's
+        self.reporter = reporter if self.leads else Quiet()
         self.progress = Progress()
         self.window = Meter(engine.plan.program.metrics)  # since the last log point
         self.latest: dict[str, dict[str, float]] = {}
@@ -74,23 +74,30 @@ class _Run:
         """Start anew, or where the last checkpoint in the folder was written."""
         if resume and self.folder is None:
             raise LpcError(Diagnostic("0670", "there is no folder to resume from", place="resume"))
-        self.plan = plan_hash(self.engine.plan)
+        self.plan = self.engine.identity
         self.base = 0.0
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in (LAST, BEST, SUMMARY, FILE):  # of an earlier run that was killed while it wrote
-                for torn in leftovers(self.folder / name):
-                    torn.unlink(missing_ok=True)
-            if resume and (self.folder / LAST).exists():
+            if self.leads:
+                self.tidy(self.folder, resume)
+            self.engine.transport.exchange(None)
+            if resume and pieces.exists(self.folder / LAST):
                 self.restore(self.folder / LAST)
-            else:
-                for stale in (LAST, BEST, SUMMARY):
-                    (self.folder / stale).unlink(missing_ok=True)
-        self.journal = Journal(self.folder, self.progress.step, tensorboard)
+        self.journal = Journal(self.folder if self.leads else None, self.progress.step, tensorboard)
         self.engine.steps_done = self.progress.step
         self.reporter.start(self.progress.step, self.total)
         self.announce()
         self.started = time.perf_counter()
+
+    def tidy(self, folder: Path, resume: bool) -> None:
+        """Make the folder, and remove what an earlier run left that was killed while it wrote, or is not continued."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (LAST, BEST, SUMMARY, FILE):
+            for torn in leftovers(folder / name):
+                torn.unlink(missing_ok=True)
+        if not resume or not pieces.exists(folder / LAST):
+            for stale in (LAST, BEST):
+                pieces.remove(folder / stale)
+            (folder / SUMMARY).unlink(missing_ok=True)
 
     def end(self) -> None:
         """Leave terminal and files in order, however the run went."""
@@ -98,13 +105,15 @@ class _Run:
         self.journal.close()
 
     def restore(self, path: Path) -> None:
-        found = checkpoint.read(path)
+        own = {entry.block for entry in self.engine.plan.program.state.values()}
+        found = pieces.read(path, own if self.engine.transport.size > 1 else None)
         found.restore(self.engine.machine, self.plan)
         self.progress = found.progress
         self.base = self.progress.seconds
         device = self.engine.device
-        self.window.totals = {name: total.to(device) for name, total in found.part("meter.").items()}
-        self.window.weights = dict(self.progress.weights)
+        recorded = self.engine.machine.recorded
+        totals = {name: total.to(device) for name, total in found.part("meter.").items() if name in recorded}
+        self.window.totals, self.window.weights = totals, {name: self.progress.weights[name] for name in totals}
 
     @property
     def over(self) -> bool:
@@ -158,7 +167,7 @@ class _Run:
         return {"phase": stretch_at(self.engine.stretches, self.progress.step - 1).index + 1}
 
     def log(self) -> None:
-        values = self.window.values()
+        values = self.engine.joined(self.window).values()
         self.window.reset()
         self.latest["train"] = values
         self.reporter.step(self.progress.step, values)
@@ -182,9 +191,13 @@ class _Run:
             return
         self.progress.seconds = self.seconds()
         self.progress.weights = dict(self.window.weights)
-        checkpoint.write(
-            self.folder / name, self.plan, self.engine.machine, self.progress, self.window.totals
-        )
+        path, engine = self.folder / name, self.engine
+        if engine.transport.size > 1:
+            pieces.write(path, self.plan, engine.machine, self.progress, self.window, engine.transport)
+            return
+        checkpoint.write(path, self.plan, engine.machine, self.progress, self.window.totals)
+        if pieces.manifest_of(path).exists():  # of several ranks, and older
+            pieces.remove_blocks(path)
 
     def epoch(self) -> float:
         return self.progress.step / self.per_epoch
@@ -215,6 +228,6 @@ class _Run:
         accuracy = find("accuracy", list(self.latest.get("test", {})))
         if accuracy is not None:
             found["test_accuracy"] = self.latest["test"][accuracy]
-        if self.folder is not None:
+        if self.folder is not None and self.leads:
             write_atomically(self.folder / SUMMARY, json.dumps(found, indent=1).encode() + b"\n")
         return found

@@ -10,7 +10,9 @@ import torch
 from lpc.runtime.handlers import Operation, Section
 from lpc.runtime.relaxing import EVERY, EVERY_WITHOUT_EFFECTS
 from lpc.runtime.resources import Frame, Resources
-from lpc.specs.plan.instructions import Instruction, Load, Repeat
+from lpc.runtime.workers.transfers import TRANSFERS
+from lpc.specs.plan.instructions import Instruction, Load, Record, Repeat
+from lpc.specs.ranks.makers import flat
 
 
 class Machine(Resources):
@@ -28,7 +30,7 @@ class Machine(Resources):
         key = phase, effects
         if key not in self._steps:
             binders = EVERY if effects else EVERY_WITHOUT_EFFECTS
-            self._steps[key] = Section(self, binders).bind(self.program.steps[phase])
+            self._steps[key] = Section(self, binders | TRANSFERS).bind(self.program.steps[phase])
         return self._steps[key]
 
     @cached_property
@@ -37,11 +39,16 @@ class Machine(Resources):
 
     @cached_property
     def evaluate(self) -> tuple[Operation, ...]:
-        return Section(self, EVERY).bind(self.program.evaluate)
+        return Section(self, EVERY | TRANSFERS).bind(self.program.evaluate)
 
     @cached_property
     def predict(self) -> tuple[Operation, ...]:
-        return Section(self, EVERY).bind(self.program.predict)
+        return Section(self, EVERY | TRANSFERS).bind(self.program.predict)
+
+    @cached_property
+    def recorded(self) -> frozenset[str]:
+        """The metrics that the steps record."""
+        return frozenset(i.metric for body in self.program.steps for i in flat(body) if isinstance(i, Record))
 
     def run(self, section: tuple[Operation, ...], frame: Frame) -> Frame:
         """Run one section on a frame and return the frame."""

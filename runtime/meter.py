@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Sums = dict[str, tuple[Tensor, float]]  # metric -> sum and weight
 LARGEST = 700.0  # exp of more is no float
 
 
@@ -50,6 +51,20 @@ class Meter:
             return float(total)
         mean = total / self.weights[metric] if self.weights[metric] else math.nan
         return math.exp(min(mean, LARGEST)) if self.kinds.get(metric) == "exp_mean" else mean
+
+    def portable(self) -> Sums:
+        """Return all sums, as they can be sent to another process."""
+        return {metric: (total.cpu(), self.weights[metric]) for metric, total in self.totals.items()}
+
+    def joined(self, parts: Iterable[Sums]) -> Meter:
+        """Return a meter with the sums of several, metrics in the order of `kinds`."""
+        found, everything = Meter(self.kinds), list(parts)
+        for metric in self.kinds:
+            own = [part[metric] for part in everything if metric in part]
+            if own:
+                found.totals[metric] = torch.stack([total for total, _ in own]).sum()
+                found.weights[metric] = sum(weight for _, weight in own)
+        return found
 
     def reset(self) -> None:
         """Forget all readings."""

@@ -20,6 +20,7 @@ from lpc.runtime.noise import Source
 from lpc.runtime.optimizers import BlockOptimizer
 from lpc.runtime.state import State
 from lpc.runtime.variables import LawClock, VariableOptimizer
+from lpc.runtime.workers.transport import Alone, Transport
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 
@@ -55,13 +56,20 @@ class Resources:
     """What lives as long as the trainer: all sections share it."""
 
     def __init__(
-        self, program: Program, kernels: Mapping[str, Kernel], state: State, device: torch.device, seed: int
+        self,
+        program: Program,
+        kernels: Mapping[str, Kernel],
+        state: State,
+        device: torch.device,
+        seed: int,
+        transport: Transport | None = None,
     ) -> None:
         self.program = program
         self.kernels = kernels
         self.state = state
         self.device = device
         self.seed = seed
+        self.transport = transport or Alone()
         self.linked: dict[str, Linked] = {}
         keep_freed_memory()
         self.optimizers = {block: BlockOptimizer(o, state) for block, o in program.optimizers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lpc.specs import check_learning, check_network, check_phases, check_readouts, check_solving
+from lpc.specs import check_learning, check_network, check_phases, check_placement, check_readouts, check_solving
 from lpc.specs.check_terms import check_terms
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems
@@ -40,6 +40,8 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_phases.lengths,
     check_phases.names,
     check_phases.stopping,
+    check_placement.ranks,
+    check_placement.names,
 )
 
 

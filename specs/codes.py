@@ -61,6 +61,7 @@ CODES: dict[str, Code] = {
     "0145": Code("readout", "name a readout that exists, and give it a name of its own"),
     "0146": Code("phase", "write a phase as `{epochs: 5, train: b1}`"),
     "0147": Code("solver without its problem", "remove the key, or link blocks by `target`"),
+    "0150": Code("placement", 'give `workers`, or a rank from 0 for every block: `{b1: 0, "b2*": 1}`'),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),
@@ -207,6 +208,10 @@ CODES: dict[str, Code] = {
     "0571": Code("a value changes before it is read", "build the plan again"),
     "0572": Code("certificate not intact", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
     "0573": Code("certificate of something else", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
+    "0570": Code("blocks cannot be placed so", "ask for fewer workers, or place blocks that share tensors together"),
+    "0571": Code("an instruction needs several ranks", "place its blocks on one rank, or leave out what needs it"),
+    "0572": Code("a send without its receive", "give every `send` one `receive`, in the same order on each edge"),
+    "0573": Code("ranks wait for each other", "move a `send` before the `receive` that waits for what follows from it"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),
@@ -269,6 +274,11 @@ CODES: dict[str, Code] = {
     "0670": Code("unreadable checkpoint", "name the folder of a run, or start without resuming"),
     "0671": Code("checkpoint of another plan", "resume with the plan that wrote it, or start a new folder"),
     "0672": Code("early stopping cannot work", "name a metric of the plan and give `data.validation`"),
+    "0680": Code("a rank without the others", "run it with `lpc run PLAN --workers N`, or under torchrun"),
+    "0681": Code("a silent rank", "look at that rank's log; where it is only slow, raise `--patience`"),
+    "0682": Code("a rank is gone", "look at that rank's log; `--resume` continues from the last checkpoint"),
+    "0683": Code("ranks are out of step", "give all ranks the same plan, batches and calls"),
+    "0684": Code("workers cannot be started so", "compare with `lpc run --help`"),
     # 07xx: command line
     "0701": Code("file not accessible", "correct the path, or the permissions and free space there"),
     "0702": Code("file already there", "choose another name, or add `--force` to replace it"),

@@ -277,6 +277,8 @@ _RUN = _section(
         "early_stop": _either(_term("early stop"), NONE),
         "metrics": _either(NONE, _many({"enum": sorted(VOCABULARIES["metric"])})),
         "predict": _term("predictor"),
+        "workers": _either(SIZE, NONE),
+        "placement": _table({"type": "integer", "minimum": 0, "exclusiveMaximum": 4096}),
     },
 )
 

@@ -118,5 +118,7 @@ KEYS: dict[str, dict[str, str]] = {
         "early_stop": "Stop when the validation metric no longer improves: patience(5).",
         "metrics": "What is measured in evaluation.",
         "predict": "What predicts: output, readout(NAME) or goodness(...).",
+        "workers": "Processes that hold the blocks: contiguous stretches of about equal cost, or as `placement` says.",
+        "placement": "The process of each block, by names or patterns: {b1: 0, \"b2*\": 1}; the last match wins.",
     },
 }

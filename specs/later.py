@@ -6,7 +6,7 @@ from lpc.specs.tree import Path
 
 # By the path of the mapping, list positions written as "*".
 _KEYS: dict[tuple[str, ...], frozenset[str]] = {
-    ("run",): frozenset({"workers", "microbatches"}),
+    ("run",): frozenset({"microbatches"}),
 }
 
 _NAMES: dict[str, frozenset[str]] = {

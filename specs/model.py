@@ -185,6 +185,8 @@ class Run(Model):
     early_stop: Term | None = None
     metrics: tuple[str, ...] = ("accuracy",)
     predict: Term = Term("output")
+    workers: Annotated[Int, Field(gt=0)] | None = None
+    placement: dict[str, Annotated[Int, Field(ge=0, lt=4096)]] = {}
 
 
 def default_note(path: Path, value: Any) -> tuple[str, ...]:

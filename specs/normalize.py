@@ -217,6 +217,7 @@ _SPEC = section(
                 "early_stop": unless_none(term),
                 "metrics": many(plain),
                 "predict": term,
+                "workers": optional,
             }
         ),
     }

@@ -29,9 +29,11 @@ from lpc.specs.plan.instructions import (
     Offset,
     Part,
     Random,
+    Receive,
     Record,
     Repeat,
     Return,
+    Send,
     Shift,
     Update,
     Write,
@@ -66,11 +68,13 @@ class Walk:
     piece: int | None = None  # samples of the current piece of a `part`
     taken: frozenset[str] = frozenset()
     recorded: int = 0  # bytes of metrics
+    ahead: Sequence[Instruction] = ()  # what comes after the current instruction of the body
 
     def run(self, body: Sequence[Instruction]) -> None:
         """Go through a body."""
         for index, instruction in enumerate(body):
             self.taken = used_last(body, index) if isinstance(instruction, Call) else frozenset()
+            self.ahead = body[index + 1 :]
             self.heap.enter(self.block_of(instruction), line(instruction))
             self.handler(type(instruction))(self, instruction)
 
@@ -282,6 +286,28 @@ class Walk:
     def write(self, write: Write) -> None:
         """Copied in place."""
 
+    def send(self, send: Send) -> None:
+        """Kept until it has arrived, which may be later: what is on the way is not counted."""
+
+    def receive(self, receive: Receive) -> None:
+        """Whoever reads it tells its type; a value that is only given to the caller is not counted."""
+        types = expected(self.ahead, self.kernels, receive.value)
+        made = [self.heap.make(nbytes(kind, self.here), receive.value, "received") for kind in types]
+        held = [Held(storage, storage.size, receive.value) for storage in made]
+        self.env[receive.value] = held or [Held(None, 0, receive.value)]
+
+
+def expected(body: Sequence[Instruction], kernels: Mapping[str, Kernel], value: str) -> list[TensorType]:
+    """Return the types of a value's tensors as the first call in a body takes it that reads it."""
+    for instruction in body:
+        if isinstance(instruction, Call) and value in instruction.arguments:
+            listed = [b for b in kernels[instruction.kernel].arguments if b.role not in ("state", "seed")]
+            return [port.type for port in listed[instruction.arguments.index(value)].ports]
+        found = expected(getattr(instruction, "body", ()), kernels, value)
+        if found:
+            return found
+    return []
+
 
 def _is_batched(kind: TensorType) -> bool:
     return any(isinstance(axis, str) and "B" in axis for axis in kind.shape)
@@ -308,4 +334,6 @@ HANDLERS: dict[type[Any], Handler] = {
     Offset: Walk.offset,
     Correct: Walk.correct,
     Shift: Walk.shift,
+    Send: Walk.send,
+    Receive: Walk.receive,
 }

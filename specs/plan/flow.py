@@ -20,10 +20,12 @@ from lpc.specs.plan.instructions import (
     Parallel,
     Part,
     Random,
+    Receive,
     Record,
     Relax,
     Repeat,
     Return,
+    Send,
     StepVariable,
     Store,
     Update,
@@ -38,7 +40,7 @@ def made(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Load(values=values) | Call(values=values) | Begin(values=values) | Fetch(values=values):
             return values
-        case Random(value=value) | Weight(value=value):
+        case Random(value=value) | Weight(value=value) | Receive(value=value):
             return (value,)
         case Part(body=body):
             return tuple(i.target for i in body if isinstance(i, Accumulate))
@@ -51,7 +53,7 @@ def read(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
             return values
-        case Write(value=value) | Record(value=value) | Return(value=value):
+        case Write(value=value) | Record(value=value) | Return(value=value) | Send(value=value):
             return (value,)
         case Accumulate(target=target, value=value):
             return (target, value)

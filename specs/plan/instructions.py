@@ -223,6 +223,22 @@ class Visit:
     metric: str
 
 
+@dataclass(frozen=True)
+class Send:
+    """Give a value to another process, without waiting for it: `send h1 to 1`."""
+
+    value: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Receive:
+    """Wait for a value of another process: `h1 = receive from 0`. Values come in the order of their sends."""
+
+    value: str
+    rank: int
+
+
 Instruction: TypeAlias = (
     Load
     | Random
@@ -249,6 +265,8 @@ Instruction: TypeAlias = (
     | Fetch
     | Store
     | Visit
+    | Send
+    | Receive
 )
 
 

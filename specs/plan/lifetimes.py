@@ -24,10 +24,12 @@ from lpc.specs.plan.instructions import (
     Parallel,
     Part,
     Random,
+    Receive,
     Record,
     Relax,
     Repeat,
     Return,
+    Send,
     Shift,
     StepVariable,
     Store,
@@ -60,9 +62,10 @@ TAKES: dict[str, frozenset[str]] = {
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
+    "send": frozenset({"input", "output", "cotangent", "loss", "metric"}),
 }
 OWN = frozenset({"residuals", "target"})  # roles of values that are for kernels of one block
-ANYTHING = "anything"  # the role of what an unknown kernel returns: one mistake is told once
+ANYTHING = "anything"  # the role of what an unknown kernel returns (one mistake is told once), and of what is received
 
 
 @dataclass(frozen=True)
@@ -432,6 +435,12 @@ class _Checker:
     def shift(self, shift: Shift) -> None:
         self.correction(shift.block)
 
+    def send(self, send: Send) -> None:
+        self.use(send.value, "send", "`send`")
+
+    def receive(self, receive: Receive) -> None:
+        self.define(receive.value, Value(ANYTHING))
+
     def correction(self, block: str) -> None:
         if block not in self.program.corrections:
             near = did_you_mean(block, self.program.corrections)
@@ -464,6 +473,8 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Fetch: _Checker.fetch,
     Store: _Checker.store,
     Visit: _Checker.visit,
+    Send: _Checker.send,
+    Receive: _Checker.receive,
 }
 
 

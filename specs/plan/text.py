@@ -60,6 +60,8 @@ TEMPLATES: dict[str, str] = {
     "fetch": "{values} = fetch {index}",
     "store": "store {variables} at {index} <- {values}",
     "visit": "visit {index} every {period} as {metric}",
+    "send": "send {value} to {rank}",
+    "receive": "{value} = receive from {rank}",
 }
 
 

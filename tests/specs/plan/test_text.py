@@ -21,9 +21,11 @@ from lpc.specs.plan.instructions import (
     Offset,
     Part,
     Random,
+    Receive,
     Record,
     Repeat,
     Return,
+    Send,
     Shift,
     Update,
     Write,
@@ -54,6 +56,8 @@ simple = st.one_of(
     st.builds(Free, lists),
     st.builds(Record, names, names),
     st.builds(Return, names, names),
+    st.builds(Send, names, st.integers()),
+    st.builds(Receive, names, st.integers()),
 )
 
 

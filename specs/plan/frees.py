@@ -17,11 +17,12 @@ from lpc.specs.plan.instructions import (
     Parallel,
     Part,
     Random,
+    Receive,
     Relax,
     Repeat,
 )
 
-MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch)
+MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive)
 
 
 def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:

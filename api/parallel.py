@@ -1,0 +1,105 @@
+"""How does the command run a plan? In this process, as one of several that a launcher started, or as the launcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import lpc
+from lpc.output import tell
+from lpc.plan import Plan
+
+PLAN, LOGS = "run.plan", "logs"  # in the folder of a run
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `lpc run` was told of a run."""
+
+    folder: Path
+    device: str
+    resume: bool
+    tensorboard: bool
+    memory: bool
+    patience: float
+
+    def options(self) -> list[str]:
+        """Return them as options of the command, for workers."""
+        flags = {"--resume": self.resume, "--tensorboard": self.tensorboard}
+        values = ["--out", str(self.folder), "--device", self.device, "--patience", str(self.patience)]
+        return [*values, *(flag for flag, given in flags.items() if given)]
+
+
+def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[str, Any] | None:
+    """Start the workers that are asked for and wait for them; rank 0 shows the run. None where this process runs."""
+    from lpc.runtime.workers.join import is_worker
+    from lpc.runtime.workers.supervisor import Supervisor
+    from lpc.specs.ranks.placement import workers_of
+    from lpc.specs.ranks.plan import rank_plans
+
+    asked = workers or workers_of(plan.spec)
+    if is_worker():
+        _ensure_agreed(workers)
+        return None
+    if asked == 1:
+        return None
+    if how.memory:
+        raise lpc.LpcError(lpc.Diagnostic("0684", "`--memory` measures one process", place="--memory"))
+    rank_plans(plan.data, plan.spec, asked)
+    how.folder.mkdir(parents=True, exist_ok=True)
+    plan.save(how.folder / PLAN)
+    command = [sys.executable, "-m", "lpc", "run", str(how.folder / PLAN), *how.options()]
+    again = () if how.resume else ("--resume",)
+    supervisor = Supervisor(command, asked, how.folder / LOGS, restarts, again)
+    ended = supervisor.run()
+    if ended.code:
+        raise typer.Exit(ended.code)
+    return {}
+
+
+def fit(plan: Plan, how: Fit) -> Mapping[str, Any]:
+    """Train in this process, alone or as one of several; a worker that is not the first one returns nothing."""
+    from lpc.runtime.report import default_reporter
+    from lpc.runtime.workers.join import is_worker
+
+    if is_worker():
+        return _work(plan, how)
+    reporter = default_reporter()
+    trainer = lpc.Trainer(plan, how.device)
+    return trainer.fit(
+        how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, memory=how.memory
+    )
+
+
+def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
+    """A worker that fails leaves at once: its threads may wait for ranks that are gone."""
+    from lpc.runtime.report import default_reporter
+    from lpc.runtime.workers.join import join
+    from lpc.runtime.workers.supervisor import LOST, MISTAKE
+
+    try:
+        worker = join(plan.data, how.device, patience=how.patience)
+        reporter = default_reporter() if worker.transport.rank == 0 else None
+        summary = worker.fit(how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard)
+        worker.transport.close()
+        return summary if worker.transport.rank == 0 else {}
+    except lpc.LpcError as error:
+        for problem in error.diagnostics:
+            tell(problem)
+        codes = {problem.code for problem in error.diagnostics}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(LOST if codes & {"0681", "0682"} else MISTAKE)
+
+
+def _ensure_agreed(workers: int | None) -> None:
+    size = int(os.environ["WORLD_SIZE"])
+    if workers not in (None, size):
+        message = f"{workers} workers are asked for, and {size} processes were started"
+        raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--workers"))

@@ -1,0 +1,160 @@
+"""How do ranks of several processes talk? Over gloo: a process group for each edge, which a thread reads ahead.
+
+A message is a header of numbers and the bytes of each tensor. Sends are posted and not waited for, until `ROOM` of
+them are on the way. Tensors of a GPU travel by way of the CPU.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lpc.runtime.workers.packing import dense, describe, pack, unpack
+from lpc.runtime.workers.transport import PATIENCE, ROOM, Stamp, ensure_same, lost, silent
+from lpc.specs.ranks.wiring import Edge
+
+HEADER = 48  # numbers in the first message; what does not fit follows in a second one
+FIXED = 4  # step, part, name, how many numbers follow
+FOREVER = timedelta(days=7)  # of groups: patience is the transport's own
+END = -1
+
+Found = tuple[list[int], list[Tensor]] | BaseException | None
+
+
+class Gloo:
+    """One rank's transport, in a process that has joined the default process group."""
+
+    def __init__(self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE) -> None:
+        self.rank, self.size, self.patience = dist.get_rank(), dist.get_world_size(), patience
+        self.out: dict[int, _Outgoing] = {}
+        self.incoming: dict[int, _Incoming] = {}
+        for source, target in edges:  # in one order: making a group is a common act of all ranks
+            group = dist.new_group([source, target], timeout=FOREVER, backend="gloo")
+            if self.rank == source:
+                self.out[target] = _Outgoing(group, target)
+            if self.rank == target:
+                self.incoming[source] = _Incoming(group, source, device)
+        self.exchange(None)
+
+    def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
+        try:
+            self.out[to].send(stamp, tensors, self.patience)
+        except TimeoutError:
+            raise silent(self.rank, to, stamp, self.patience, sending=True) from None
+        except RuntimeError as error:
+            raise lost(self.rank, to, stamp, error) from None
+
+    def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
+        try:
+            found = self.incoming[source].queue.get(timeout=self.patience)
+        except queue.Empty:
+            raise silent(self.rank, source, stamp, self.patience) from None
+        if found is None or isinstance(found, BaseException):
+            raise lost(self.rank, source, stamp, found or "it has left")
+        fixed, tensors = found
+        ensure_same(self.rank, source, stamp, f"another value, of step {fixed[0]}", fixed[:3] == _fixed(stamp))
+        return tensors
+
+    def exchange(self, item: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, item)
+        except RuntimeError as error:
+            raise lost(self.rank, -1, Stamp(-1, 0, "exchange"), error) from None
+        return found
+
+    def close(self) -> None:
+        for outgoing in self.out.values():
+            outgoing.end(self.patience)
+        for incoming in self.incoming.values():
+            incoming.thread.join(self.patience)
+        self.exchange(None)
+        dist.destroy_process_group()
+
+
+class _Outgoing:
+    """Sends over one edge. What is on the way is kept until it has arrived."""
+
+    def __init__(self, group: Any, target: int) -> None:
+        self.group, self.target = group, target
+        self.pending: deque[list[tuple[Any, Tensor]]] = deque()
+
+    def send(self, stamp: Stamp, tensors: Sequence[Tensor], patience: float) -> None:
+        while len(self.pending) >= ROOM:
+            self.settle(patience)
+        held = [dense(tensor) for tensor in tensors]
+        self.post(_fixed(stamp), describe(held), [pack(tensor).cpu() for tensor in held])
+
+    def post(self, fixed: Sequence[int], numbers: Sequence[int], payloads: Sequence[Tensor]) -> None:
+        room = HEADER - FIXED
+        first = [*fixed, len(numbers), *numbers[:room], *[0] * (room - len(numbers))]
+        messages = [torch.tensor(first)]
+        if len(numbers) > room:
+            messages.append(torch.tensor(numbers[room:]))
+        messages += [payload for payload in payloads if payload.numel()]
+        self.pending.append([(dist.isend(m, self.target, self.group), m) for m in messages])
+
+    def settle(self, patience: float) -> None:
+        """Wait until the oldest value has arrived."""
+        for work, _ in self.pending[0]:
+            try:
+                work.wait(timedelta(seconds=patience))
+            except RuntimeError as error:
+                if "imed out" in str(error):
+                    raise TimeoutError from None
+                raise
+        self.pending.popleft()
+
+    def end(self, patience: float) -> None:
+        self.post([END, 0, 0], [0], [])
+        while self.pending:
+            self.settle(patience)
+
+
+class _Incoming:
+    """Reads one edge ahead, in a thread of its own."""
+
+    def __init__(self, group: Any, source: int, device: torch.device) -> None:
+        self.group, self.source, self.device = group, source, device
+        self.queue: queue.Queue[Found] = queue.Queue(ROOM)
+        self.thread = threading.Thread(target=self.read, name=f"edge from rank {source}", daemon=True)
+        self.thread.start()
+
+    def read(self) -> None:
+        try:
+            while (found := self.message()) is not None:
+                self.queue.put(found)
+            self.queue.put(None)
+        except RuntimeError as error:
+            self.queue.put(error)
+
+    def message(self) -> tuple[list[int], list[Tensor]] | None:
+        header: list[int] = self.filled(torch.empty(HEADER, dtype=torch.int64)).tolist()
+        fixed, count, numbers = header[:3], header[3], header[FIXED:]
+        if fixed[0] == END:
+            return None
+        if count > len(numbers):
+            numbers += self.filled(torch.empty(count - len(numbers), dtype=torch.int64)).tolist()
+        tensors = []
+        for memory, tensor in unpack(numbers):
+            if memory.numel():
+                self.filled(memory)
+            tensors.append(tensor.to(self.device))
+        return fixed, tensors
+
+    def filled(self, memory: Tensor) -> Tensor:
+        dist.recv(memory, self.source, self.group)
+        return memory
+
+
+def _fixed(stamp: Stamp) -> list[int]:
+    return [stamp.step, stamp.part, zlib.crc32(stamp.value.encode())]

@@ -1,0 +1,78 @@
+"""How does a process become one of the workers of a plan? It joins those that the same launcher has started."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from lpc.runtime.data import Splits
+from lpc.runtime.selection import choose_device
+from lpc.runtime.workers.gloo import Gloo
+from lpc.runtime.workers.supervisor import ATTEMPT, PARENT, STEPPED, STORE
+from lpc.runtime.workers.transport import PATIENCE
+from lpc.runtime.workers.worker import Worker
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.loader import load_spec
+from lpc.specs.plan.plan import Plan
+from lpc.specs.ranks.plan import edges_of, rank_plans
+
+GLANCE = 0.2  # seconds between looks at whether the launcher is still there
+
+
+def is_worker() -> bool:
+    """Tell whether a launcher, torchrun or `lpc run --workers`, has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def join(
+    plan: Plan, device: str | torch.device = "auto", data: Splits | None = None, patience: float = PATIENCE
+) -> Worker:
+    """Return this process's worker, once all of them are there. `patience` is how long a silent rank is waited for.
+
+    Raises LpcError: 0570 and 0571 a plan that cannot be divided so, 0682 ranks that do not come, 0684 no launcher.
+    """
+    if not is_worker():
+        raise LpcError(Diagnostic("0684", "no launcher has started this process as one of several", place="join"))
+    spec = load_spec(plan.spec)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    plans = rank_plans(plan, spec, size)
+    chosen = choose_device(plans[rank], device if str(device) != "auto" else spec.run.device)
+    began = meet(rank, size, patience)
+    worker = Worker(plan, plans, Gloo(edges_of(plans), chosen, patience), chosen, data)
+    worker.began = began if rank == 0 else None
+    return worker
+
+
+def meet(rank: int, size: int, patience: float) -> Callable[[], None] | None:
+    """Make the default process group; return what tells our own supervisor that the first step is done."""
+    limit = timedelta(seconds=patience)
+    try:
+        if STORE not in os.environ:
+            dist.init_process_group("gloo", timeout=limit)
+            return None
+        _end_with(int(os.environ[PARENT]))
+        host, _, port = os.environ[STORE].rpartition(":")
+        shared = dist.TCPStore(host, int(port), is_master=False, timeout=limit)
+        store = dist.PrefixStore(os.environ[ATTEMPT], shared)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
+        return lambda: store.set(STEPPED, "yes")
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise LpcError(Diagnostic("0682", "the ranks did not meet", place=f"rank {rank}", notes=(reason,))) from None
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its launcher is gone, which may have had no time to end it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(GLANCE)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch of the launcher", daemon=True).start()

@@ -1,0 +1,130 @@
+"""Who starts the workers on one machine, and starts them again when one dies? A loop that looks at its processes.
+
+A worker that is killed, or loses another one, ends the attempt: all are ended, and begin again at the last checkpoint.
+A worker that ends by a user's mistake ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+# What workers find in their environment besides RANK and WORLD_SIZE.
+STORE, ATTEMPT, PARENT = "LPC_STORE", "LPC_ATTEMPT", "LPC_PARENT"
+STEPPED = "stepped"  # what rank 0 sets after its first step
+
+LOST = 75  # the exit code of a worker that has lost another one: to be tried again
+MISTAKE = 2
+GLANCE = 0.02  # seconds between two looks
+GRACE = 0.5  # seconds in which the others may end of themselves, so that the first cause is known
+RESTARTS = 20
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of workers ended: the exit code, and the seconds from each failure to the next first step."""
+
+    code: int
+    recoveries: tuple[float, ...] = ()
+
+
+@dataclass
+class Supervisor:
+    """Runs a command on every rank. `again` is what is added to it in later attempts; logs go into `logs`."""
+
+    command: Sequence[str]
+    workers: int
+    logs: Path
+    restarts: int = RESTARTS
+    again: Sequence[str] = ()
+    out: TextIO = field(default_factory=lambda: sys.stderr)
+    recoveries: list[float] = field(default_factory=list)
+    failed: float | None = None
+
+    def run(self) -> Ended:
+        """Return when all workers are done, one has made a mistake, or there were too many restarts."""
+        import torch.distributed as dist
+
+        self.store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=60))
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for attempt in range(self.restarts + 1):
+            code = self.attempt(attempt)
+            if code not in (LOST, -signal.SIGKILL, -signal.SIGTERM) and code >= 0:
+                break
+            self.failed = self.failed or time.monotonic()
+            if attempt < self.restarts:
+                print(f"starting the workers again, restart {attempt + 1} of {self.restarts}", file=self.out)
+        return Ended(abs(code), tuple(self.recoveries))
+
+    def attempt(self, number: int) -> int:
+        """Run all workers once; return 0, or the exit code that ended it (negative: a signal)."""
+        with ExitStack() as stack:
+            processes = [stack.enter_context(self.start(rank, number, stack)) for rank in range(self.workers)]
+            try:
+                return self.watch(processes, dist_prefix(self.store, number))
+            finally:
+                for process in processes:
+                    process.kill()
+
+    def start(self, rank: int, attempt: int, stack: ExitStack) -> subprocess.Popen[bytes]:
+        """Start a rank. Rank 0 has the terminal, the others a log."""
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(self.workers),
+            STORE: f"127.0.0.1:{self.store.port}",
+            ATTEMPT: str(attempt),
+            PARENT: str(os.getpid()),
+        }
+        command = [*self.command, *(self.again if attempt else ())]
+        log = None if rank == 0 else stack.enter_context(self.log(rank).open("ab" if attempt else "wb"))
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log(self, rank: int) -> Path:
+        """Return where a rank's output is."""
+        return self.logs / f"rank-{rank}.log"
+
+    def watch(self, processes: Sequence[subprocess.Popen[bytes]], store: Any) -> int:
+        """Wait until all are done, or until one is not done in order."""
+        while any((code := process.poll()) is None or code for process in processes):
+            ended = {rank: code for rank, process in enumerate(processes) if (code := process.poll())}
+            if ended:
+                return self.cause(processes, ended)
+            if self.failed is not None and store.check([STEPPED]):
+                self.recoveries.append(round(time.monotonic() - self.failed, 3))
+                print(f"recovered in {self.recoveries[-1]:g} s", file=self.out)
+                self.failed = None
+            time.sleep(GLANCE)
+        return 0
+
+    def cause(self, processes: Sequence[subprocess.Popen[bytes]], ended: dict[int, int]) -> int:
+        """Find who ended first: whoever lost another one did not."""
+        self.failed = time.monotonic()
+        deadline = self.failed + GRACE
+        while set(ended.values()) == {LOST} and time.monotonic() < deadline and len(ended) < len(processes):
+            time.sleep(GLANCE)
+            ended |= {rank: code for rank, process in enumerate(processes) if (code := process.poll())}
+        rank, code = min(ended.items(), key=lambda item: (item[1] != MISTAKE, item[1] == LOST))
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        print(f"rank {rank} {how}", file=self.out)
+        if code == MISTAKE and rank:
+            print(self.log(rank).read_text(errors="replace"), file=self.out, end="")
+        return code
+
+
+def dist_prefix(store: Any, attempt: int) -> Any:
+    """Return the part of the store that belongs to an attempt."""
+    import torch.distributed as dist
+
+    return dist.PrefixStore(str(attempt), store)

@@ -1,0 +1,67 @@
+"""How do ranks talk inside one process? Over queues between threads; tensors are handed over as they are."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lpc.runtime.workers.transport import PATIENCE, ROOM, Stamp, ensure_same, lost, silent
+from lpc.specs.ranks.wiring import Edge
+
+Queue = queue.Queue[tuple[Stamp, list[Tensor]]]
+
+
+class Hub:
+    """The queues of all edges, and the place where all ranks meet."""
+
+    def __init__(self, size: int, edges: Iterable[Edge], room: int = ROOM, patience: float = PATIENCE) -> None:
+        self.size, self.patience = size, patience
+        self.queues: dict[Edge, Queue] = {edge: queue.Queue(room) for edge in edges}
+        self.barrier = threading.Barrier(size)
+        self.items: list[Any] = [None] * size
+
+    def transport(self, rank: int) -> Threads:
+        """Return a rank's transport."""
+        return Threads(self, rank)
+
+    def abort(self) -> None:
+        """Let no rank wait for one that has failed."""
+        self.barrier.abort()
+
+
+class Threads:
+    """One rank's transport; its thread alone uses it."""
+
+    def __init__(self, hub: Hub, rank: int) -> None:
+        self.hub, self.rank, self.size, self.patience = hub, rank, hub.size, hub.patience
+
+    def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
+        try:
+            self.hub.queues[self.rank, to].put((stamp, list(tensors)), timeout=self.patience)
+        except queue.Full:
+            raise silent(self.rank, to, stamp, self.patience, sending=True) from None
+
+    def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
+        try:
+            found, tensors = self.hub.queues[source, self.rank].get(timeout=self.patience)
+        except queue.Empty:
+            raise silent(self.rank, source, stamp, self.patience) from None
+        ensure_same(self.rank, source, stamp, f"`{found.value}` of step {found.step}", found == stamp)
+        return tensors
+
+    def exchange(self, item: Any) -> list[Any]:
+        self.hub.items[self.rank] = item
+        try:
+            self.hub.barrier.wait(self.hub.patience)
+            found = list(self.hub.items)
+            self.hub.barrier.wait(self.hub.patience)
+        except threading.BrokenBarrierError as error:
+            raise lost(self.rank, (self.rank + 1) % self.size, Stamp(-1, 0, "exchange"), error) from None
+        return found
+
+    def close(self) -> None:
+        self.exchange(None)

@@ -1,0 +1,39 @@
+"""Does the placement name blocks that exist, and every rank?"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from lpc.specs.check_learning import block_names
+from lpc.specs.model import Path, Spec
+from lpc.specs.problems import Problems
+
+
+def ranks(spec: Spec, problems: Problems) -> None:
+    """0150: the placement uses the ranks from 0, and as many as there are workers."""
+    workers, used = spec.run.workers, set(spec.run.placement.values())
+    if not used:
+        return
+    path: Path = ("run", "placement")
+    idle = sorted(set(range(max(used) + 1)) - used)
+    if idle:
+        problems.add("0150", f"nothing is placed on rank {idle[0]}", spec.key_origin(*path), path)
+    elif workers is not None and workers != max(used) + 1:
+        message = f"there are {workers} workers, and blocks are placed on {max(used) + 1}"
+        problems.add("0150", message, spec.key_origin(*path), path, help="remove `workers`")
+
+
+def names(spec: Spec, problems: Problems) -> None:
+    """0132: each pattern of the placement matches a block. 0150: each block is placed."""
+    blocks, patterns = block_names(spec), spec.run.placement
+    if blocks is None or not patterns:
+        return
+    for pattern in patterns:
+        if not any(fnmatchcase(block, pattern) for block in blocks):
+            path: Path = ("run", "placement", pattern)
+            message, otherwise = f"`{pattern}` matches no block", f"the blocks are {', '.join(blocks)}"
+            problems.misspelt("0132", message, spec.key_origin(*path), path, pattern, blocks, otherwise)
+    missing = [block for block in blocks if not any(fnmatchcase(block, pattern) for pattern in patterns)]
+    if missing:
+        path = ("run", "placement")
+        problems.add("0150", f"block `{missing[0]}` is placed nowhere", spec.key_origin(*path), path)

@@ -1,0 +1,67 @@
+"""What do mistakes in running a plan on several processes look like? 0150, 0570 to 0573, 0680 to 0684."""
+
+from __future__ import annotations
+
+from lpc.specs.examples.example import BUILD, SHOWN, Example
+
+RANKS: dict[str, Example] = {
+    "0150": Example(
+        "The placement leaves a block or a rank out.",
+        "run: {epochs: 1, placement: {b1: 0}}",
+        "run: {epochs: 1, placement: {b1: 0, head: 1}}",
+    ),
+    "0570": Example(
+        "There are more workers than blocks, or blocks that share a tensor are placed apart.",
+        "run: {epochs: 1, workers: 3}",
+        "run: {epochs: 1, workers: 2}",
+        BUILD,
+    ),
+    "0571": Example(
+        "Something is done to values of several blocks together, which are on several ranks.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0, workers: 2}",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0}",
+        BUILD,
+    ),
+    "0572": Example(
+        "The ranks' programs do not fit together: what one sends, the other does not receive, or something else.",
+        "rank 0: send h1 to 1\nrank 1: h2 = receive from 0",
+        "rank 0: send h1 to 1\nrank 1: h1 = receive from 0",
+        SHOWN,
+    ),
+    "0573": Example(
+        "Each of some ranks waits for the next one before it sends what that one waits for.",
+        "rank 0: d1 = receive from 1, send h1 to 1\nrank 1: h1 = receive from 0, send d1 to 0",
+        "rank 0: send h1 to 1, d1 = receive from 1\nrank 1: h1 = receive from 0, send d1 to 0",
+        SHOWN,
+    ),
+    "0680": Example(
+        "The plan of one rank is run without the other ranks.",
+        "a trainer of one rank's plan, without a transport",
+        "lpc run spec.yaml --workers 2",
+        SHOWN,
+    ),
+    "0681": Example(
+        "A rank sends nothing, or takes nothing, for longer than `--patience`. The message names edge, value and step.",
+        "lpc run spec.yaml --workers 2 --patience 0.01",
+        "lpc run spec.yaml --workers 2",
+        SHOWN,
+    ),
+    "0682": Example(
+        "Another rank's process has ended, so that this one cannot go on; `lpc run --workers` starts all again.",
+        "kill -9 WORKER",
+        "lpc run spec.yaml --workers 2 --resume",
+        SHOWN,
+    ),
+    "0683": Example(
+        "A rank receives another value than its program says: the ranks do not do the same steps.",
+        "rank 0 in step 7, rank 1 in step 8",
+        "all ranks in step 8",
+        SHOWN,
+    ),
+    "0684": Example(
+        "The number of processes is not the number of workers, or an option does not go with several workers.",
+        "torchrun --nproc-per-node 4 -m lpc run spec.yaml --workers 2",
+        "torchrun --nproc-per-node 2 -m lpc run spec.yaml",
+        SHOWN,
+    ),
+}

@@ -1,0 +1,118 @@
+"""Do the ranks' sends and receives meet? Every send in its receive, and no ranks that wait in a circle."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lpc.specs.diagnostics import Diagnostic
+from lpc.specs.plan.instructions import Every, Instruction, Part, Receive, Repeat, Send
+from lpc.specs.plan.text import line
+
+Edge = tuple[int, int]  # from rank, to rank
+Transfer = Send | Receive
+TURNS = 2  # of a body that is repeated: what meets in two turns meets in all, each being like the other
+
+
+def edges(bodies: Sequence[Sequence[Instruction]]) -> list[Edge]:
+    """Return the pairs of ranks between which something is sent, in order."""
+    return sorted({(rank, i.rank) for rank, body in enumerate(bodies) for i in _all(body) if isinstance(i, Send)})
+
+
+def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int = 1) -> list[Diagnostic]:
+    """Return what is wrong between the ranks of one section (0572, 0573), with room for so many values on each edge.
+
+    Ranks are deterministic and edges keep order, so that one way of running them tells of all.
+    """
+    periods = {(i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every)}
+    for due in (frozenset(periods), frozenset[tuple[int, int]]()):
+        found = _run(place, [list(_transfers(body, due)) for body in bodies], room)
+        if found:
+            return found
+    return []
+
+
+def _all(body: Sequence[Instruction]) -> Iterator[Instruction]:
+    for instruction in body:
+        yield instruction
+        yield from _all(getattr(instruction, "body", ()))
+
+
+def _transfers(body: Sequence[Instruction], due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
+    """Yield the sends and receives of a body as they are executed when what is in `due` is due."""
+    for instruction in body:
+        match instruction:
+            case Send() | Receive():
+                yield instruction
+            case Repeat(count=count, body=inner) | Part(pieces=count, body=inner):
+                for _ in range(min(count, TURNS)):
+                    yield from _transfers(inner, due)
+            case Every(period=period, phase=phase, body=inner) if (period, phase) in due:
+                yield from _transfers(inner, due)
+
+
+@dataclass
+class _Ranks:
+    """All ranks on their way through a section."""
+
+    ahead: list[deque[Transfer]]
+    room: int
+    held: dict[Edge, deque[str]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def advance(self, rank: int) -> bool:
+        """Let a rank go one transfer on, if it can."""
+        transfer = self.ahead[rank][0]
+        if isinstance(transfer, Send):
+            queue = self.held.setdefault((rank, transfer.rank), deque())
+            if len(queue) == self.room:
+                return False
+            queue.append(transfer.value)
+        else:
+            queue = self.held.setdefault((transfer.rank, rank), deque())
+            if not queue:
+                return False
+            if (found := queue.popleft()) != transfer.value:
+                self.wrong.append(f"rank {rank} receives `{transfer.value}` where rank {transfer.rank} sends `{found}`")
+        self.ahead[rank].popleft()
+        return True
+
+
+def _run(place: str, transfers: Sequence[Sequence[Transfer]], room: int) -> list[Diagnostic]:
+    problem = _outside(transfers)
+    if problem is not None:
+        return [Diagnostic("0572", problem, place=place)]
+    ranks = _Ranks([deque(own) for own in transfers], room)
+    while any(ranks.advance(rank) for rank in range(len(transfers)) if ranks.ahead[rank]):
+        if ranks.wrong:
+            return [Diagnostic("0572", ranks.wrong[0], place=place)]
+    waiting = {rank: own[0] for rank, own in enumerate(ranks.ahead) if own}
+    if waiting:
+        return [_stuck(place, waiting)]
+    left = next(((edge, queue) for edge, queue in ranks.held.items() if queue), None)
+    if left is None:
+        return []
+    (source, target), queue = left
+    message = f"rank {source} sends `{queue[0]}` to rank {target}, which does not receive it"
+    return [Diagnostic("0572", message, place=place)]
+
+
+def _outside(transfers: Sequence[Sequence[Transfer]]) -> str | None:
+    for rank, own in enumerate(transfers):
+        for transfer in own:
+            if transfer.rank == rank or not 0 <= transfer.rank < len(transfers):
+                return f"rank {rank} has `{line(transfer)}`, and the other ranks are 0 to {len(transfers) - 1}"
+    return None
+
+
+def _stuck(place: str, waiting: Mapping[int, Transfer]) -> Diagnostic:
+    """Name the circle, or the rank that waits for one that has nothing more to do."""
+    rank, seen = min(waiting), list[int]()
+    while rank in waiting and rank not in seen:
+        seen.append(rank)
+        rank = waiting[rank].rank
+    what = ", ".join(f"rank {r} at `{line(waiting[r])}`" for r in (seen[seen.index(rank):] if rank in seen else seen))
+    if rank in seen:
+        return Diagnostic("0573", f"ranks wait for each other: {what}", place=place)
+    return Diagnostic("0572", f"rank {rank} is done, and others wait for it: {what}", place=place)

@@ -1,0 +1,155 @@
+"""Do several processes end with the bits of one, whatever was killed, and go on from each other's checkpoints?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+import lpc
+from lpc.runtime import pieces
+from lpc.runtime.checkpoint import LAST
+
+SPEC = """\
+name: workers
+network:
+  inputs: {image: [1, 8, 8]}
+  layers: [flatten, fc1: linear(16), norm1: batch_norm, relu, dropout(0.2), fc2: linear(16), relu, out: linear(10)]
+data: {source: digits, batch: 64, validation: 0.1, transforms: [crop(8, padding=1)]}
+loss: cross_entropy
+decompose: {blocks: {b1: [fc1, norm1], b2: fc2, head: out}, links: {"*": stop, "b2->head": gradient}}
+learn:
+  - {blocks: "*", head: linear, loss: cross_entropy, optimizer: "sgd(lr=0.2, momentum=0.9)", schedule: cosine}
+  - {blocks: head, optimizer: adam(lr=3e-3)}
+run: {steps: 60, seed: 3, target: cpu, log: every(1), checkpoint: every(4), validate: every(15)}
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the plan, and in `one` what one process makes of it."""
+    found = tmp_path_factory.mktemp("workers")
+    plan = lpc.build(SPEC)
+    plan.save(found / "w.plan")
+    lpc.Trainer(plan, "cpu").fit(found / "one")
+    return found
+
+
+def command(folder: Path, out: str, *more: str) -> list[str]:
+    return [sys.executable, "-m", "lpc", "run", str(folder / "w.plan"), "--out", str(folder / out), *more]
+
+
+def run(folder: Path, out: str, *more: str) -> str:
+    line = command(folder, out, *more)
+    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Any]]:
+    """Return the last checkpoint's tensors and numbers, and the rows of the journal without times."""
+    last = pieces.read(folder / LAST)
+    tensors = {name: tensor for name, tensor in last.tensors.items() if not name.startswith("meter.")}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return tensors, dict(last.numbers), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_same(folder: Path, out: str) -> None:
+    (tensors, numbers, rows), (wanted, wanted_numbers, wanted_rows) = outcome(folder / out), outcome(folder / "one")
+    assert tensors.keys() == wanted.keys()
+    assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
+    assert numbers == wanted_numbers
+    assert rows == wanted_rows
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)
+
+
+def step_of(folder: Path) -> int:
+    manifest = pieces.manifest_of(folder / LAST)
+    return int(json.loads(manifest.read_text())["progress"]["step"]) if manifest.exists() else 0
+
+
+def until_step(process: subprocess.Popen[bytes], folder: Path, step: int) -> None:
+    while step_of(folder) < step:
+        assert process.poll() is None
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[Any]:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(out: str, *more: str) -> subprocess.Popen[bytes]:
+        with (folder / f"{out}.log").open("wb") as log:
+            processes.append(subprocess.Popen(command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_processes_go_on_from_each_other(folder: Path) -> None:
+    """Three processes, stopped by a plan that is at an end; then two of them, and one, from a checkpoint half-way."""
+    printed = run(folder, "three", "--workers", "3")
+    assert "test accuracy" in printed
+    assert_same(folder, "three")
+    assert sorted(path.name for path in (folder / "three" / "logs").iterdir()) == ["rank-1.log", "rank-2.log"]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_changes_nothing(folder: Path, started: Any, victim: int) -> None:
+    out = f"killed{victim}"
+    process = started(out, "--workers", "2")
+    until_step(process, folder / out, 12)
+    workers_of(process)[victim].kill()
+    assert process.wait(280) == 0
+    printed = (folder / f"{out}.log").read_text()
+    assert re.search(rf"rank {victim} was killed by SIGKILL\n(.*\n)*starting the workers again, restart 1", printed)
+    assert re.search(r"recovered in [\d.]+ s", printed)
+    assert_same(folder, out)
+
+
+def test_another_number_of_workers_goes_on(folder: Path, started: Any) -> None:
+    """All die with the launcher; two workers go on where three were, and one process where these were."""
+    process = started("moved", "--workers", "3")
+    until_step(process, folder / "moved", 8)
+    orphans = workers_of(process)
+    process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(orphans, timeout=20)
+    assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
+    process = started("moved", "--workers", "2", "--resume")
+    until_step(process, folder / "moved", 24)
+    orphans = workers_of(process)
+    process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(orphans, timeout=20)
+    run(folder, "moved", "--resume")
+    assert_same(folder, "moved")
+    assert not (folder / "moved" / "last.blocks").exists()
+
+
+def test_a_mistake_is_told_once(folder: Path) -> None:
+    line = [*command(folder, "wrong", "--workers", "9")]
+    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=280, check=False)
+    assert done.returncode == 2
+    assert "LPC0570" in done.stderr
+    environment = {**ENVIRONMENT, "RANK": "0", "WORLD_SIZE": "3"}
+    line = command(folder, "wrong", "--workers", "2")
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    assert done.returncode == 2
+    assert "LPC0684" in done.stderr

@@ -1,0 +1,133 @@
+"""What must any transport do? Acts of two ranks, and what each has to return; run in threads and as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpc.runtime.workers.gloo import Gloo
+from lpc.runtime.workers.join import meet
+from lpc.runtime.workers.transport import ROOM, Stamp, Transport
+from lpc.specs.diagnostics import LpcError
+
+EDGES = [(0, 1), (1, 0)]
+PATIENCE = 20.0
+
+
+def tensors() -> list[torch.Tensor]:
+    """Layouts that kernels leave: transposed, with gaps, repeated, channels last, a number, nothing."""
+    base = torch.arange(24.0).reshape(4, 6)
+    image = torch.arange(96.0).reshape(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    return [
+        base, base.t(), base[:, ::2], base[:, :1].expand(4, 5), image, torch.tensor(7), torch.empty(0, 3),
+        torch.arange(5) > 2, base.to(torch.bfloat16), base[1:3].t(), torch.ones(1, 5).t(),
+    ]  # fmt: skip
+
+
+def keeps_order(transport: Transport) -> list[float]:
+    if transport.rank == 0:
+        for step in range(3 * ROOM):
+            transport.send(1, Stamp(step, 0, "h"), [torch.tensor(float(step))])
+        return []
+    return [transport.receive(0, Stamp(step, 0, "h"))[0].item() for step in range(3 * ROOM)]
+
+
+def keeps_layouts(transport: Transport) -> list[bool]:
+    wanted = tensors()
+    if transport.rank == 0:
+        transport.send(1, Stamp(0, 0, "h"), wanted)
+        return []
+    found = transport.receive(0, Stamp(0, 0, "h"))
+    alike = [torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(wanted, found, strict=True)]
+    same = [not _is_dense(a) or a.stride() == b.stride() for a, b in zip(wanted, found, strict=True)]
+    return [*alike, *same]
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def goes_both_ways(transport: Transport) -> float:
+    other = 1 - transport.rank
+    transport.send(other, Stamp(0, 0, "h"), [torch.tensor(float(transport.rank))])
+    return transport.receive(other, Stamp(0, 0, "h"))[0].item()
+
+
+def sends_without_waiting(transport: Transport) -> str:
+    """The sender gets to the exchange before anything is received."""
+    for part in range(ROOM if transport.rank == 0 else 0):
+        transport.send(1, Stamp(0, part, "h"), [torch.ones(50_000)])
+    met = transport.exchange("met")[0]
+    for part in range(ROOM if transport.rank == 1 else 0):
+        transport.receive(0, Stamp(0, part, "h"))
+    return str(met)
+
+
+def exchanges(transport: Transport) -> list[Any]:
+    return transport.exchange({"rank": transport.rank})
+
+
+def tells_what_is_out_of_step(transport: Transport) -> str:
+    if transport.rank == 0:
+        transport.send(1, Stamp(3, 0, "h"), [torch.ones(1)])
+        return ""
+    return _code(lambda: transport.receive(0, Stamp(4, 0, "h")))
+
+
+def tells_of_silence(transport: Transport) -> str:
+    """Rank 0 sends nothing; the message names edge, value and step."""
+    found = ""
+    if transport.rank == 1:
+        found = _code(lambda: transport.receive(0, Stamp(5, 0, "h")), "0->1", "`h`", "step 5")
+    transport.exchange(None)
+    return found
+
+
+def _code(act: Callable[[], Any], *words: str) -> str:
+    try:
+        act()
+    except LpcError as error:
+        missing = [word for word in words if word not in str(error)]
+        return error.diagnostics[0].code + "".join(f" without {word}" for word in missing)
+    return "nothing"
+
+
+# act -> what rank 0 and rank 1 return
+ACTS: dict[Callable[[Transport], Any], tuple[Any, Any]] = {
+    keeps_order: ([], [float(step) for step in range(3 * ROOM)]),
+    keeps_layouts: ([], [True] * 22),
+    goes_both_ways: (1.0, 0.0),
+    sends_without_waiting: ("met", "met"),
+    exchanges: ([{"rank": 0}, {"rank": 1}], [{"rank": 0}, {"rank": 1}]),
+    tells_what_is_out_of_step: ("", "0683"),
+}
+
+
+def main(folder: Path) -> None:
+    """Do all acts over gloo, and write what came of them."""
+    rank = int(os.environ["RANK"])
+    meet(rank, 2, PATIENCE)
+    transport = Gloo(EDGES, torch.device("cpu"), PATIENCE)
+    found = {act.__name__: act(transport) for act in ACTS}
+    transport.patience = 0.3
+    found["tells_of_silence"] = tells_of_silence(transport)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    if rank == 1:
+        found["tells_of_loss"] = _code(lambda: _until_lost(transport), "rank 0 is gone", "step 9")
+        (folder / f"{rank}.json").write_text(json.dumps(found))
+    os._exit(0)
+
+
+def _until_lost(transport: Gloo) -> None:
+    transport.patience = PATIENCE
+    transport.receive(0, Stamp(9, 0, "h"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,109 @@
+"""Do two and three ranks end with the bits of one process, for every kind of link and of step?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lpc
+from lpc.runtime.workers.worker import Worker
+
+NET = """\
+network:
+  inputs: {image: [1, 8, 8]}
+  layers:
+    - flatten
+    - fc1: linear(12)
+    - norm1: batch_norm
+    - relu
+    - dropout(0.2)
+    - fc2: linear(12)
+    - tanh
+    - fc3: linear(12)
+    - skip: add(from=[fc3, fc1])
+    - out: linear(10)
+data: none
+fields: {label: {shape: [], dtype: int64}}
+loss: cross_entropy
+"""
+BLOCKS = "decompose: {blocks: {b1: [fc1, norm1], b2: fc2, b3: [fc3, skip], head: out}, links: LINK}\n"
+LOCAL = 'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=0.01)}]\n'
+STOP, GRADIENT = BLOCKS.replace("LINK", "stop"), BLOCKS.replace("LINK", "gradient")
+PHASES = "run: {phases: [{train: b1, steps: 2}, {train: [b2, b3, head], steps: 2}, {train: probe, steps: 1}]}\n"
+SPECS = {
+    "backprop": GRADIENT + 'learn: [{blocks: "*", optimizer: sgd(lr=0.1, momentum=0.9)}]\n',
+    "local": STOP + LOCAL,
+    "supervised": GRADIENT + LOCAL,
+    "mixed": BLOCKS.replace("LINK", '{"*": stop, "b2->b3": gradient}') + LOCAL,
+    "summed": GRADIENT + LOCAL + "run: {memory: summed}\n",
+    "recompute": GRADIENT + LOCAL.replace("adam(", "memory: recompute, optimizer: adam(").replace("optimizer: m", "m"),
+    "accumulated": STOP + LOCAL + "run: {accumulate: 2}\n",
+    "corrected": STOP + LOCAL.replace("(lr=0.01)", "(lr=0.01), correct: bp_offset(period=2)"),
+    "phased": STOP + LOCAL + "readouts: {probe: {from: [b1, b3], optimizer: adam}}\n" + PHASES,
+    "feedback": "recipe: feedback_alignment(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
+    "direct": "recipe: direct_feedback(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
+    "loco": "recipe: loco(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
+}
+STEPS = 5
+
+
+def batches(plan: lpc.Plan) -> list[dict[str, Tensor]]:
+    size = 6 * plan.spec.run.accumulate
+    torch.manual_seed(0)
+    return [
+        {"image": torch.randn(size, 1, 8, 8), "label": torch.randint(0, 10, (size,))} for _ in range(STEPS)
+    ]
+
+
+def trained(trainer: Any, data: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, float], Tensor]:
+    for batch in data:
+        trainer.step(batch)
+    return trainer.state_dict(), trainer.evaluate(data[:2]), trainer.predict({"image": data[0]["image"]})
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list[Any]]) -> None:
+    plan = lpc.build(NET + SPECS[name])
+    data = batches(plan)
+    state, measured, predicted = trained(lpc.Trainer(plan, "cpu"), data)
+    for workers in (2, 3):
+        found = ranks(plan, workers, lambda worker: trained(worker, data))
+        joined = {key: tensor for own, _, _ in found for key, tensor in own.items()}
+        assert joined.keys() == state.keys()
+        assert [key for key, tensor in state.items() if not torch.equal(tensor, joined[key])] == []
+        assert [own for _, own, _ in found] == [measured] * workers
+        assert all(torch.equal(own, predicted) for _, _, own in found)
+
+
+def test_gradients_are_those_of_one_process(ranks: Callable[..., list[Any]]) -> None:
+    plan = lpc.build(NET + SPECS["supervised"])
+    data = batches(plan)
+    wanted = lpc.Trainer(plan, "cpu").gradients(data[0])
+
+    def gradients(worker: Worker) -> dict[str, Tensor]:
+        return worker.gradients(data[0])
+
+    found = {key: tensor for own in ranks(plan, 3, gradients) for key, tensor in own.items()}
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in wanted.items())
+
+
+def test_the_first_rank_runs_ahead(ranks: Callable[..., list[Any]]) -> None:
+    """With `stop` links nothing comes back: rank 0 is done with its steps before rank 1 begins."""
+    plan = lpc.build(NET + SPECS["local"])
+    data = batches(plan)[:2]
+    ahead = threading.Event()
+
+    def act(worker: Worker) -> bool:
+        in_time = ahead.wait(20) if worker.transport.rank else True
+        for batch in data:
+            worker.step(batch)
+        ahead.set()
+        return in_time
+
+    assert ranks(plan, 2, act) == [True, True]

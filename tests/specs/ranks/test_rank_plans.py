@@ -1,0 +1,102 @@
+"""Is each rank's plan sound in itself, and does each instruction of the plan stand on the rank of its block?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+import lpc
+from lpc.specs.memory.prediction import predict
+from lpc.specs.plan.instructions import Call, Instruction, Random, Record, Update, Write
+from lpc.specs.plan.parse import parse
+from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.text import sections_of
+from lpc.specs.plan.verify import verify
+from lpc.specs.ranks.makers import flat
+from lpc.specs.ranks.plan import edges_of, holders, rank_plans, ranks_text
+
+NET = """\
+network:
+  inputs: {image: [1, 8, 8]}
+  layers: [flatten, fc1: linear(8), norm1: batch_norm, relu, dropout(0.2), fc2: linear(8), relu, out: linear(10)]
+data: none
+fields: {label: {shape: [], dtype: int64}}
+loss: cross_entropy
+"""
+BLOCKS = "decompose: {blocks: {b1: [fc1, norm1], b2: fc2, head: out}, links: LINK}\n"
+LOCAL = 'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}]\n'
+SPECS = {
+    "local": BLOCKS.replace("LINK", "stop") + LOCAL,
+    "supervised": BLOCKS.replace("LINK", "gradient") + LOCAL,
+    "summed": BLOCKS.replace("LINK", "gradient") + LOCAL + "run: {memory: summed}\n",
+    "accumulated": BLOCKS.replace("LINK", "stop") + LOCAL + "run: {accumulate: 2}\n",
+    "corrected": BLOCKS.replace("LINK", "stop") + LOCAL.replace("adam}", "adam, correct: bp_offset(period=2)}"),
+    "phased": BLOCKS.replace("LINK", "stop")
+    + LOCAL
+    + "readouts: {probe: {from: [b1, b2], optimizer: adam}}\n"
+    + "run: {phases: [{train: b1, steps: 2}, {train: [b2, head, probe], steps: 2}]}\n",
+}
+EFFECTS = (Call, Random, Update, Write, Record)
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def plan(request: pytest.FixtureRequest) -> lpc.Plan:
+    return lpc.build(NET + SPECS[request.param])
+
+
+def instructions(plan: Plan) -> list[Instruction]:
+    program = plan.program
+    return [i for body in (*program.steps, program.evaluate, program.predict) for i in flat(body)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_ranks_divide_a_plan(plan: lpc.Plan, workers: int) -> None:
+    plans = rank_plans(plan.data, plan.spec, workers)
+    assert len(plans) == workers
+    assert [problem for own in plans for problem in verify(own)] == []
+    whole = Counter(i for i in instructions(plan.data) if isinstance(i, EFFECTS) and not isinstance(i, Random))
+    parts = Counter(i for p in plans for i in instructions(p) if isinstance(i, EFFECTS) and not isinstance(i, Random))
+    assert parts == whole
+    states = [set(own.program.state) for own in plans]
+    assert set.union(*states) == set(plan.data.program.state)
+    assert sum(map(len, states)) == len(plan.data.program.state)
+    assert edges_of(plans) == sorted(edges_of(plans))
+
+
+def test_a_rank_holds_what_its_blocks_need(plan: lpc.Plan) -> None:
+    first, second = rank_plans(plan.data, plan.spec, 2)
+    assert holders([first, second])[0] == ["b1"]
+    assert list(first.program.optimizers) == ["b1"]
+    assert set(second.program.optimizers) >= {"b2", "head"}
+    assert {kernel.block for kernel in first.kernels["native"].values()} == {"b1"}
+
+
+def test_memory_of_a_rank_is_predicted(plan: lpc.Plan) -> None:
+    lengths = {"B": 4}
+    whole = predict(plan.data.program, plan.data.kernels["native"], lengths)
+    found = [predict(p.program, p.kernels["native"], lengths) for p in rank_plans(plan.data, plan.spec, 2)]
+    assert all(0 < memory.total < whole.total for memory in found)
+
+
+def test_ranks_text_can_be_read(plan: lpc.Plan) -> None:
+    plans = rank_plans(plan.data, plan.spec, 3)
+    texts = ranks_text(plans).split("# rank ")[1:]
+    assert [text.partition(":")[0] for text in texts] == ["0 of 3", "1 of 3", "2 of 3"]
+    for own, text in zip(plans, texts, strict=True):
+        assert parse(text.partition("\n")[2]) == sections_of(own.program)
+
+
+def test_one_rank_is_the_plan_itself() -> None:
+    plan = lpc.build(NET + SPECS["local"])
+    (only,) = rank_plans(plan.data, plan.spec, 1)
+    assert only.program.step == plan.data.program.step
+
+
+def test_the_whole_norm_needs_all_gradients() -> None:
+    text = NET + SPECS["supervised"] + "run: {clip: 1.0}\n"
+    plan = lpc.build(text)
+    with pytest.raises(lpc.LpcError, match="cannot be divided: it takes values of ranks 0, 1"):
+        rank_plans(plan.data, plan.spec, 2)
+    with pytest.raises(lpc.LpcError, match="LPC0571"):
+        lpc.build(text.replace("clip: 1.0", "clip: 1.0, workers: 2"))
