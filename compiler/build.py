@@ -164,8 +164,8 @@ def build_plan(
     """
     build = run_pipeline(Build(spec, tuple(allow), dict(fields or {})))
     plan = assemble(build)
-    if problems := unplaceable(plan, spec):
-        raise LpcError(problems)
+    if wrong := unplaceable(plan, spec):
+        raise LpcError(wrong)
     graph, problems = _given(build.graph), learning(build)
     ensure_isolated(plan, declared_influence(graph, problems), declared_by_targets(graph, build.problems))
     return plan

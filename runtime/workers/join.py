@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
 from lpc.runtime.workers.gloo import Gloo
+from lpc.runtime.workers.store import part, reach
 from lpc.runtime.workers.supervisor import ATTEMPT, PARENT, STEPPED, STORE
 from lpc.runtime.workers.transport import PATIENCE
 from lpc.runtime.workers.worker import Worker
@@ -57,9 +58,7 @@ def meet(rank: int, size: int, patience: float) -> Callable[[], None] | None:
             dist.init_process_group("gloo", timeout=limit)
             return None
         _end_with(int(os.environ[PARENT]))
-        host, _, port = os.environ[STORE].rpartition(":")
-        shared = dist.TCPStore(host, int(port), is_master=False, timeout=limit)
-        store = dist.PrefixStore(os.environ[ATTEMPT], shared)
+        store = part(reach(os.environ[STORE], limit), os.environ[ATTEMPT])
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
         return lambda: store.set(STEPPED, "yes")
     except (RuntimeError, ValueError) as error:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
+
+from lpc.runtime.workers.store import address, part, serve
 
 # What workers find in their environment besides RANK and WORLD_SIZE.
 STORE, ATTEMPT, PARENT = "LPC_STORE", "LPC_ATTEMPT", "LPC_PARENT"
@@ -52,9 +53,7 @@ class Supervisor:
 
     def run(self) -> Ended:
         """Return when all workers are done, one has made a mistake, or there were too many restarts."""
-        import torch.distributed as dist
-
-        self.store: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=60))
+        self.store: Any = serve()
         self.logs.mkdir(parents=True, exist_ok=True)
         for attempt in range(self.restarts + 1):
             code = self.attempt(attempt)
@@ -70,7 +69,7 @@ class Supervisor:
         with ExitStack() as stack:
             processes = [stack.enter_context(self.start(rank, number, stack)) for rank in range(self.workers)]
             try:
-                return self.watch(processes, dist_prefix(self.store, number))
+                return self.watch(processes, part(self.store, number))
             finally:
                 for process in processes:
                     process.kill()
@@ -83,7 +82,7 @@ class Supervisor:
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(self.workers),
-            STORE: f"127.0.0.1:{self.store.port}",
+            STORE: address(self.store),
             ATTEMPT: str(attempt),
             PARENT: str(os.getpid()),
         }
@@ -121,10 +120,3 @@ class Supervisor:
         if code == MISTAKE and rank:
             print(self.log(rank).read_text(errors="replace"), file=self.out, end="")
         return code
-
-
-def dist_prefix(store: Any, attempt: int) -> Any:
-    """Return the part of the store that belongs to an attempt."""
-    import torch.distributed as dist
-
-    return dist.PrefixStore(str(attempt), store)
