@@ -36,7 +36,7 @@ def join(
 ) -> Worker:
     """Return this process's worker, once all of them are there. `patience` is how long a silent rank is waited for.
 
-    Raises LpcError: 0570 and 0571 a plan that cannot be divided so, 0682 ranks that do not come, 0684 no launcher.
+    Raises LpcError: 0580 and 0581 a plan that cannot be divided so, 0682 ranks that do not come, 0684 no launcher.
     """
     if not is_worker():
         raise LpcError(Diagnostic("0684", "no launcher has started this process as one of several", place="join"))

@@ -1,4 +1,4 @@
-"""What do mistakes in running a plan on several processes look like? 0150, 0570 to 0573, 0680 to 0684."""
+"""What do mistakes in running a plan on several processes look like? 0150, 0580 to 0583, 0680 to 0684."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ RANKS: dict[str, Example] = {
         "run: {epochs: 1, placement: {b1: 0}}",
         "run: {epochs: 1, placement: {b1: 0, head: 1}}",
     ),
-    "0570": Example(
+    "0580": Example(
         "There are more workers than blocks, or blocks that share a tensor are placed apart.",
         "run: {epochs: 1, workers: 3}",
         "run: {epochs: 1, workers: 2}",
         BUILD,
     ),
-    "0571": Example(
+    "0581": Example(
         "Something is done to values of several blocks together, which are on several ranks.",
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0, workers: 2}",
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0}",
         BUILD,
     ),
-    "0572": Example(
+    "0582": Example(
         "The ranks' programs do not fit together: what one sends, the other does not receive, or something else.",
         "rank 0: send h1 to 1\nrank 1: h2 = receive from 0",
         "rank 0: send h1 to 1\nrank 1: h1 = receive from 0",
         SHOWN,
     ),
-    "0573": Example(
+    "0583": Example(
         "Each of some ranks waits for the next one before it sends what that one waits for.",
         "rank 0: d1 = receive from 1, send h1 to 1\nrank 1: h1 = receive from 0, send d1 to 0",
         "rank 0: send h1 to 1, d1 = receive from 1\nrank 1: h1 = receive from 0, send d1 to 0",

@@ -45,7 +45,7 @@ def divide(
     kernels: Mapping[str, Kernel],
     fields: Mapping[str, TensorType],
 ) -> list[tuple[Instruction, ...]]:
-    """Return a section's instructions for each rank. Raises LpcError (0571) for what no one rank can do."""
+    """Return a section's instructions for each rank. Raises LpcError (0581) for what no one rank can do."""
     found = _Divider(placement, ranks, kernels, fields).bodies(body)
     return [tuple(own) for own in found]
 
@@ -106,7 +106,7 @@ class _Divider:
         if len(homes) == 1:
             return homes.pop()
         where = f"it takes values of ranks {', '.join(map(str, sorted(homes)))}" if homes else "it has no rank"
-        raise LpcError(Diagnostic("0571", f"`{line(instruction)}` cannot be divided: {where}", place="program"))
+        raise LpcError(Diagnostic("0581", f"`{line(instruction)}` cannot be divided: {where}", place="program"))
 
     def around(self, instruction: Repeat | Every | Part) -> list[Instruction | None]:
         """Sums of an inner body outlive it, and so does what it reads from around."""

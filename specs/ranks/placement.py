@@ -23,7 +23,7 @@ def workers_of(spec: Spec) -> int:
 def placement_of(plan: Plan, spec: Spec, workers: int | None = None) -> Placement:
     """Return the rank of each block and readout, on `workers` processes, or as many as the spec asks for.
 
-    Another number of workers than the spec's is balanced anew. Raises LpcError (0570) where blocks cannot be placed so.
+    Another number of workers than the spec's is balanced anew. Raises LpcError (0580) where blocks cannot be placed so.
     """
     count = workers_of(spec) if workers is None else workers
     blocks = {str(node["id"]): max(int(node["flops"]), 1) for node in plan.partition["nodes"]}
@@ -68,7 +68,7 @@ def _balanced(
         return dict(zip(order, found, strict=True))
     message = f"{count} workers are asked for, and the blocks can be held by {max(found) + 1} at most"
     shared = tuple(f"`{a}` and `{b}` both use `{name}` and stay together" for a, b, name in bound[:3])
-    raise LpcError(Diagnostic("0570", message, spec.origin("run", "workers"), notes=shared))
+    raise LpcError(Diagnostic("0580", message, spec.origin("run", "workers"), notes=shared))
 
 
 def _as_written(spec: Spec, blocks: Sequence[str], bound: Sequence[tuple[str, str, str]]) -> dict[str, int]:
@@ -106,4 +106,4 @@ def _bound(kernels: Mapping[str, Kernel], blocks: Mapping[str, int]) -> list[tup
 
 def _refusal(spec: Spec, pattern: str | None, message: str, help: str | None = None) -> LpcError:
     path = ("run", "placement") if pattern is None else ("run", "placement", pattern)
-    return LpcError(Diagnostic("0570", message, spec.origin(*path), help=help))
+    return LpcError(Diagnostic("0580", message, spec.origin(*path), help=help))

@@ -25,7 +25,7 @@ from lpc.specs.ranks.wiring import Edge, check_wiring, edges
 def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]:
     """Return a plan for each rank, on `workers` processes or as many as the spec asks for; the transfers are checked.
 
-    Raises LpcError: 0570 blocks that cannot be placed, 0571 an instruction of several ranks, 0572 and 0573 transfers.
+    Raises LpcError: 0580 blocks that cannot be placed, 0581 an instruction of several ranks, 0582 and 0583 transfers.
     """
     placement = placement_of(plan, spec, workers)
     ranks = max(placement.values()) + 1

@@ -21,7 +21,7 @@ def edges(bodies: Sequence[Sequence[Instruction]]) -> list[Edge]:
 
 
 def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int = 1) -> list[Diagnostic]:
-    """Return what is wrong between the ranks of one section (0572, 0573), with room for so many values on each edge.
+    """Return what is wrong between the ranks of one section (0582, 0583), with room for so many values on each edge.
 
     Ranks are deterministic and edges keep order, so that one way of running them tells of all.
     """
@@ -82,11 +82,11 @@ class _Ranks:
 def _run(place: str, transfers: Sequence[Sequence[Transfer]], room: int) -> list[Diagnostic]:
     problem = _outside(transfers)
     if problem is not None:
-        return [Diagnostic("0572", problem, place=place)]
+        return [Diagnostic("0582", problem, place=place)]
     ranks = _Ranks([deque(own) for own in transfers], room)
     while any(ranks.advance(rank) for rank in range(len(transfers)) if ranks.ahead[rank]):
         if ranks.wrong:
-            return [Diagnostic("0572", ranks.wrong[0], place=place)]
+            return [Diagnostic("0582", ranks.wrong[0], place=place)]
     waiting = {rank: own[0] for rank, own in enumerate(ranks.ahead) if own}
     if waiting:
         return [_stuck(place, waiting)]
@@ -95,7 +95,7 @@ def _run(place: str, transfers: Sequence[Sequence[Transfer]], room: int) -> list
         return []
     (source, target), queue = left
     message = f"rank {source} sends `{queue[0]}` to rank {target}, which does not receive it"
-    return [Diagnostic("0572", message, place=place)]
+    return [Diagnostic("0582", message, place=place)]
 
 
 def _outside(transfers: Sequence[Sequence[Transfer]]) -> str | None:
@@ -114,5 +114,5 @@ def _stuck(place: str, waiting: Mapping[int, Transfer]) -> Diagnostic:
         rank = waiting[rank].rank
     what = ", ".join(f"rank {r} at `{line(waiting[r])}`" for r in (seen[seen.index(rank):] if rank in seen else seen))
     if rank in seen:
-        return Diagnostic("0573", f"ranks wait for each other: {what}", place=place)
-    return Diagnostic("0572", f"rank {rank} is done, and others wait for it: {what}", place=place)
+        return Diagnostic("0583", f"ranks wait for each other: {what}", place=place)
+    return Diagnostic("0582", f"rank {rank} is done, and others wait for it: {what}", place=place)

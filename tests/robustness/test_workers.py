@@ -147,7 +147,7 @@ def test_a_mistake_is_told_once(folder: Path) -> None:
     line = [*command(folder, "wrong", "--workers", "9")]
     done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=280, check=False)
     assert done.returncode == 2
-    assert "LPC0570" in done.stderr
+    assert "LPC0580" in done.stderr
     environment = {**ENVIRONMENT, "RANK": "0", "WORLD_SIZE": "3"}
     line = command(folder, "wrong", "--workers", "2")
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=280, check=False)

@@ -57,7 +57,7 @@ def test_another_number_of_workers_is_balanced_anew() -> None:
 @pytest.mark.parametrize(
     ("run", "code", "words"),
     [
-        ("{workers: 5}", "0570", "4 at most"),
+        ("{workers: 5}", "0580", "4 at most"),
         ("{placement: {b1: 0}}", "0150", "`b2` is placed nowhere"),
         ('{placement: {"*": 0, b1: 2}}', "0150", "nothing is placed on rank 1"),
         ('{placement: {"*": 0, b1: 1}, workers: 3}', "0150", "3 workers"),

@@ -98,5 +98,5 @@ def test_the_whole_norm_needs_all_gradients() -> None:
     plan = lpc.build(text)
     with pytest.raises(lpc.LpcError, match="cannot be divided: it takes values of ranks 0, 1"):
         rank_plans(plan.data, plan.spec, 2)
-    with pytest.raises(lpc.LpcError, match="LPC0571"):
+    with pytest.raises(lpc.LpcError, match="LPC0581"):
         lpc.build(text.replace("clip: 1.0", "clip: 1.0, workers: 2"))
