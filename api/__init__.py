@@ -9,6 +9,7 @@ from lpc.specs.lazy import lazily
 if TYPE_CHECKING:
     from lpc.building import build
     from lpc.difference import diff
+    from lpc.estimating import estimate
     from lpc.merging import merge_adapters
     from lpc.plan import Plan, load
     from lpc.reading import check
@@ -27,6 +28,7 @@ __all__ = [
     "build",
     "check",
     "diff",
+    "estimate",
     "expand",
     "load",
     "merge_adapters",
@@ -45,6 +47,7 @@ __getattr__, __dir__ = lazily(
         "build": "lpc.building",
         "check": "lpc.reading",
         "diff": "lpc.difference",
+        "estimate": "lpc.estimating",
         "expand": "lpc.specs.expanding",
         "load": "lpc.plan",
         "merge_adapters": "lpc.merging",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lpc.compiler.build import Build, learning
+from lpc.compiler.build import Build, learning, plan_variables
 from lpc.compiler.partition import to_data
 from lpc.specs.diagnostics import Diagnostic
 from lpc.specs.plan.encode import canonical
 from lpc.specs.plan.instructions import Clip, Every, Instruction, Offset
-from lpc.specs.plan.plan import Correction, Optimizer, Plan
+from lpc.specs.plan.plan import Correction, Law, Optimizer, Plan, Variable
 
 Laws = Mapping[str, tuple[str, tuple[float, ...]]]  # of random sites, by name
 
@@ -23,6 +23,8 @@ def disagreements(plan: Plan, build: Build, laws: Laws) -> Iterator[Diagnostic]:
     """Yield what differs (0570); `laws` are those of the draws that the reference made."""
     optimizers = {block: p.optimizer for block, p in learning(build).items() if p.optimizer is not None}
     yield from _tables("optimizer", plan.program.optimizers, optimizers, Optimizer)
+    yield from _tables("variable", plan.program.variables, plan_variables(build), Variable)
+    yield from _tables("law", plan.program.laws, build.variables.laws(build.spec.run.dtype), Law)
     corrections = dict(build.corrected.by_block) if build.corrected is not None else {}
     yield from _tables("correction", plan.program.corrections, corrections, Correction)
     if build.graph is not None and canonical(plan.partition, Any) != canonical(to_data(build.graph), Any):
@@ -41,9 +43,9 @@ def disagreements(plan: Plan, build: Build, laws: Laws) -> Iterator[Diagnostic]:
 def _tables(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], kind: type) -> Iterator[Diagnostic]:
     for block in dict.fromkeys([*found, *wanted]):
         if block not in found or block not in wanted:
-            yield _other(f"block `{block}` has {'no' if block in wanted else 'a'} {what}", f"{what} {block}")
+            yield _other(f"`{block}` has {'no' if block in wanted else 'a'} {what}", f"{what} {block}")
         elif canonical(found[block], kind) != canonical(wanted[block], kind):
-            yield _other(f"the {what} of block `{block}` is not the one that the spec gives it", f"{what} {block}")
+            yield _other(f"the {what} of `{block}` is not the one that the spec gives it", f"{what} {block}")
 
 
 def _metrics(plan: Plan) -> Iterator[Diagnostic]:

@@ -16,7 +16,7 @@ import lpc
 from lpc import formatting, language
 from lpc.collecting import keeping_all
 from lpc.comparing import diff
-from lpc.inspecting import inspect
+from lpc.inspecting import inspect, named_length
 from lpc.lsp.command import lsp
 from lpc.naming import is_plan
 from lpc.output import say, show, tell
@@ -25,6 +25,7 @@ from lpc.verifying import verify
 
 # Modules that only some commands need are imported where they are used: `lpc --help` shall not wait for them.
 if TYPE_CHECKING:
+    from lpc.estimating import Estimate
     from lpc.plan import Plan
 
 USER_MISTAKE = 2
@@ -135,10 +136,30 @@ def build(
     ] = None,
     set_: Set = None,
     allow: Allow = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="write nothing: tell memory and operations, without making weights")
+    ] = False,
+    devices: Annotated[int, typer.Option(metavar="N", min=1, help="with --estimate: this many devices")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="with --estimate: samples in a batch", show_default=False)
+    ] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="with --estimate: a length such as T=128", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="with --estimate: as JSON")] = False,
 ) -> None:
     """Compile a spec to a plan. An earlier plan there is replaced only by a finished one."""
     from lpc.views import building, partition, units
 
+    if estimate:
+        known = dict(map(named_length, length or ()))
+        _estimated(
+            lpc.estimate(spec, set_ or (), allow=allow or (), batch=batch, lengths=known, devices=devices), json
+        )
+        return
+    if json or batch is not None or length or devices > 1:
+        raise typer.BadParameter("belongs to --estimate", param_hint="--batch, --length, --devices or --json")
     start = time.perf_counter()
     plan = lpc.build(spec, set_ or (), allow=allow or ())
     target = output or Path(f"{spec.stem}.plan")
@@ -200,6 +221,16 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
 
 for _command in (inspect, verify, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
+
+
+def _estimated(found: Estimate, json: bool) -> None:
+    from lpc.views import estimate
+
+    if json:
+        say(estimate.text(found))
+        return
+    for view in estimate.shown(found):
+        say(view) if isinstance(view, str) else show(view)
 
 
 def _built(source: Path, overrides: Sequence[str]) -> Plan:

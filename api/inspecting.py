@@ -68,7 +68,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Show a plan: its blocks and boundaries, or what is asked for."""
-    question = Question(batch, dict(map(_length, length or ())), devices, block)
+    question = Question(batch, dict(map(named_length, length or ())), devices, block)
     asked = {"block": block is not None, "flow": flow, "memory": memory, "cost": cost, "timeline": timeline}
     names = [name for name, wanted in asked.items() if wanted]
     if html is None and not names and (batch is not None or length):
@@ -85,7 +85,8 @@ def inspect(
         _show(found, names or ["overview"], question)
 
 
-def _length(text: str) -> tuple[str, int]:
+def named_length(text: str) -> tuple[str, int]:
+    """Read `T=128`. Raises BadParameter for anything else."""
     name, _, value = text.partition("=")
     if not name or not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(f"`{text}` is no `NAME=N` with a positive number", param_hint="--length")

@@ -237,15 +237,35 @@ def capture_targets(spec: Spec) -> tuple[CaptureTarget, CaptureTarget | None]:
 
 def assemble(build: Build) -> Plan:
     """Put everything that a run needs into a plan."""
-    captured, sections = _given(build.captured), _given(build.sections)
+    captured, made = _given(build.captured), program(build)
+    tensors = {n: captured.state[n].detach().contiguous() for n in sorted(made.state)}
+    return Plan(
+        spec=canonical(build.spec),
+        target=plan_target(build.spec),
+        program=made,
+        partition=to_data(_given(build.graph)),
+        kernels=kernels_by_name(build),
+        weights=safetensors.torch.save(tensors),
+        torch=torch.__version__.split("+")[0],
+        report=report(build),
+    )
+
+
+def kernels_by_name(build: Build) -> dict[str, dict[str, Kernel]]:
+    """Return all kernels by target and name."""
+    captured = _given(build.captured)
     exact = {k.name: k for kernels in captured.exact.values() for k in kernels.every}
     probed = {k.name: k for kernels in captured.probed.values() for k in kernels.every}
     made = {k.name: k for k in captured.negatives.every} if captured.negatives is not None else {}
     relaxed = {k.name: k for kernels in captured.relaxed.values() for k in kernels.every}
     kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made, **relaxed}}
-    if captured.portable:
-        kernels["portable"] = captured.portable
-    program = Program(
+    return {**kernels, "portable": captured.portable} if captured.portable else kernels
+
+
+def program(build: Build) -> Program:
+    """Return the sections of instructions and their tables."""
+    captured, sections = _given(build.captured), _given(build.sections)
+    return Program(
         step=sections.step,
         evaluate=sections.evaluate,
         predict=sections.predict,
@@ -259,20 +279,14 @@ def assemble(build: Build) -> Plan:
         },
         phases=sections.phases,
         corrections=dict(build.corrected.by_block) if build.corrected is not None else {},
-        variables={v.name: _variable(v, build) for v in build.variables.every.values()},
+        variables=plan_variables(build),
         laws=build.variables.laws(build.spec.run.dtype),
     )
-    tensors = {n: captured.state[n].detach().contiguous() for n in sorted(program.state)}
-    return Plan(
-        spec=canonical(build.spec),
-        target=plan_target(build.spec),
-        program=program,
-        partition=to_data(_given(build.graph)),
-        kernels=kernels,
-        weights=safetensors.torch.save(tensors),
-        torch=torch.__version__.split("+")[0],
-        report=report(build),
-    )
+
+
+def plan_variables(build: Build) -> dict[str, PlanVariable]:
+    """Return the program's table of auxiliary variables."""
+    return {variable.name: _variable(variable, build) for variable in build.variables.every.values()}
 
 
 def _variable(variable: Variable, build: Build) -> PlanVariable:
