@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from lpc.compiler.aimed_solution import solution
+from lpc.compiler.capture.design import design_of
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.targets import Target
 
 
 def aimed(
-    problems: Mapping[str, LocalProblem], leaves: Mapping[str, Tensor], values: Mapping[str, Any], objective: Tensor
-) -> dict[str, Tensor]:
+    network: fx.GraphModule, tied: Mapping[str, str], problems: Mapping[str, LocalProblem],
+    leaves: Mapping[str, Tensor], values: Mapping[str, Any], objective: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
     """Return for each parameter of a block with a target the gradient of its local problem, at the present weights.
 
     `values` are those of all nodes by name, `objective` the sum of all losses, as far as links let them pass.
@@ -30,9 +33,26 @@ def aimed(
         (arrived,) = torch.autograd.grad(objective, [start], retain_graph=True)
         left = _residual(problem.target, start.detach(), arrived)
         own = [leaves[name] for name in problem.trainable]
+        if problem.by_formula:
+            found.update(_solved(network, tied, problem, leaves, values, left))
+            continue
         gradients = torch.autograd.grad([start], own, [left], retain_graph=True, allow_unused=True)
         found.update({n: g for n, g in zip(problem.trainable, gradients, strict=True) if g is not None})
     return found
+
+
+def _solved(
+    network: fx.GraphModule, tied: Mapping[str, str], problem: LocalProblem,
+    leaves: Mapping[str, Tensor], values: Mapping[str, Any], left: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
+    target = problem.target
+    assert target is not None, "a block with a target"
+    node = next(n for n in network.graph.nodes if n.name == target.node)
+    names = dict(network.named_parameters(remove_duplicate=False))
+    design = design_of(network, node, {n: tied.get(n, n) for n in names if tied.get(n, n) in problem.trainable})
+    state = {name: leaves[name].detach() for name in problem.trainable}
+    x = values[node.all_input_nodes[0].name].detach()
+    return solution(target, design, x, values[target.node].detach(), left, state)
 
 
 def _residual(target: Target, start: Tensor, arrived: Tensor) -> Tensor:

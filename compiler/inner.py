@@ -25,7 +25,7 @@ def with_inner(spec: Spec, block: str, optimizer: Optimizer) -> Optimizer:
 
     Raises LpcError: 0433 for what would do nothing, or as `ensure_steps` for the outer optimizer.
     """
-    prox, outer = stated(spec, block, "prox"), _outer(spec, block)
+    prox, outer = stated(spec, block, "prox"), outer_of(spec, block)
     found = replace(
         optimizer,
         steps=stated(spec, block, "steps") or 1,
@@ -44,12 +44,10 @@ def with_inner(spec: Spec, block: str, optimizer: Optimizer) -> Optimizer:
     return found
 
 
-def ensure_inner(spec: Spec, graph: nx.DiGraph[str], block: str, optimizer: Optimizer, estimator: str) -> None:
-    """Refuse inner steps where something else of the spec speaks of one step a batch (0433)."""
-    if optimizer.steps == 1:
-        return
+def ensure_inner(spec: Spec, graph: nx.DiGraph[str], block: str, estimator: str) -> None:
+    """Refuse to solve a block's problem on a batch where something else of the spec speaks of one step (0433)."""
     for reason in _obstacles(spec, graph, block, estimator):
-        message = f"block `{block}` cannot take {optimizer.steps} steps on a batch: {reason}"
+        message = f"block `{block}` cannot solve its problem further on one batch: {reason}"
         raise LpcError(Diagnostic("0433", message, span=stated_at(spec, block, "steps")))
 
 
@@ -72,14 +70,23 @@ def _obstacles(spec: Spec, graph: nx.DiGraph[str], block: str, estimator: str) -
 
 def inner_steps(optimizer: Optimizer, kernel: Kernel, arguments: Sequence[str]) -> list[Instruction]:
     """Return the steps after the first one: gradients of the same problem at the new weights, and updates."""
-    if optimizer.steps == 1:
-        return []
-    value = f"{optimizer.block}.inner"
-    body = (Call((value,), kernel.name, tuple(arguments)), Update(optimizer.block, (value,)), Free((value,)))
-    return [Repeat(optimizer.steps - 1, body)]
+    body = _again(optimizer.block, kernel, arguments)
+    return [Repeat(optimizer.steps - 1, (*body, Free(body[0].values)))] if optimizer.steps > 1 else []
 
 
-def _outer(spec: Spec, block: str) -> tuple[str, dict[str, Any]]:
+def formula_steps(optimizer: Optimizer, kernel: Kernel, arguments: Sequence[str]) -> list[Instruction]:
+    """Return all steps of a solver by formula, whose kernel finds the way from the first one on."""
+    body = _again(optimizer.block, kernel, arguments)
+    return [Repeat(optimizer.steps, (*body, Free(body[0].values)))] if optimizer.steps > 1 else list(body)
+
+
+def _again(block: str, kernel: Kernel, arguments: Sequence[str]) -> tuple[Call, Update]:
+    value = f"{block}.inner"
+    return Call((value,), kernel.name, tuple(arguments)), Update(block, (value,))
+
+
+def outer_of(spec: Spec, block: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of the outer optimizer, "" for none. Raises LpcError as `ensure_steps`."""
     term = stated(spec, block, "outer")
     if term in (None, NOTHING):
         return "", {}

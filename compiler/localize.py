@@ -14,10 +14,10 @@ from lpc.compiler.blocks import outside_readers
 from lpc.compiler.credit import Passage, crossed, horizon, passages
 from lpc.compiler.directions import Directions, is_feedback
 from lpc.compiler.estimator import Estimator
+from lpc.compiler.formulas import formula_optimizer
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.inner import ensure_inner
 from lpc.compiler.local_loss import Judged, LocalLoss, LocalModules
-from lpc.compiler.memory import Memory, memory_solver
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
@@ -95,7 +95,6 @@ class LocalProblem:
     makes: tuple[Variable, ...] = ()
     reads: tuple[Variable, ...] = ()
     consistency: Consistency = field(default_factory=Consistency)
-    memory_solver: Memory | None = None
 
     def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the metrics called `names` of the first loss that has any."""
@@ -106,6 +105,11 @@ class LocalProblem:
         seen = replace(sight, prediction=sight.prediction.detach(), feature=sight.feature.detach())
         with torch.no_grad():
             return {name: loss.metrics[name](seen, loss.options) for name in names if name in loss.metrics}
+
+    @property
+    def by_formula(self) -> bool:
+        """Is its target's problem solved by a formula, in a kernel of its own?"""
+        return self.target is not None and self.target.formula.known
 
 
 def localize(
@@ -145,8 +149,6 @@ class _Localizer:
         receives, sends = self.gradient_links(block)
         feedback = self.feedback(block)
         trainable = self.trainable(block)
-        remembered = memory_solver(self.spec, self.traced, self.graph, block, trainable, makes)
-        trainable = trainable if remembered is None else ()
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
         if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
@@ -173,7 +175,6 @@ class _Localizer:
             feedback,
             self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
             target=self.aims.get(block),
-            memory_solver=remembered,
             makes=makes,
             reads=reads,
             consistency=consistency(self.spec, block) if makes else Consistency(),
@@ -263,8 +264,13 @@ class _Localizer:
     def optimizer(self, block: str, trainable: tuple[str, ...], heads: LocalModules) -> Optimizer:
         owned = [n for n in trainable if n in self.graph.nodes[block]["parameters"]]
         local = [f"heads.{block}.{n}" for n, _ in heads.named_parameters()]
+        aim = self.aims.get(block)
+        if aim is not None and aim.formula.known:
+            ensure_inner(self.spec, self.graph, block, self.flow.estimators[block].name)
+            return formula_optimizer(self.spec, block, owned, aim.formula.repeats)
         found = solver(self.spec, block, [*owned, *local])
-        ensure_inner(self.spec, self.graph, block, found, self.flow.estimators[block].name)
+        if found.steps > 1:
+            ensure_inner(self.spec, self.graph, block, self.flow.estimators[block].name)
         return found
 
     def no_objective(self, block: str) -> Diagnostic:

@@ -66,7 +66,7 @@ def reference_step(
     sources = {n: leaves[n] for n in wanted if n in leaves}
     exact = step.gradients({**sources, **{_handed(v): leaf for v, leaf in handed.leaves.items()}})
     gradients = {n: g for n, g in exact.items() if n in sources}
-    gradients |= aimed(problems, leaves, step.values, total(list(step.losses.values())))
+    gradients |= aimed(traced.train, traced.tied, problems, leaves, step.values, total(list(step.losses.values())))
     perturbing = {b: p for b, p in problems.items() if p.estimator.perturbs}
     if perturbing:
         sent = {v: [exact[_handed(v)]] if _handed(v) in exact else [] for v in handed.leaves}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler.correction import Corrections
-from lpc.compiler.inner import inner_steps
+from lpc.compiler.inner import formula_steps, inner_steps
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.negatives import NegativeKernels
 from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everything, phases_of
@@ -179,6 +179,8 @@ class _Steps:
         update = Update(block, tuple(bundles))
         solve, optimizer = self.kernels[block].solve, self.problems[block].optimizer
         if solve is not None and optimizer is not None:
+            if self.problems[block].by_formula:
+                return formula_steps(optimizer, solve, arguments_of(solve))
             return [update, *inner_steps(optimizer, solve, arguments_of(solve))]
         if correction is None:
             return [update]
@@ -199,6 +201,7 @@ class _Writer:
     leading: list[Kernel] = field(default_factory=list)  # those that read batch fields
     body: list[Instruction] = field(default_factory=list)
     gradients: dict[str, list[str]] = field(default_factory=dict)  # parameter owner -> bundles
+    aims: dict[str, str] = field(default_factory=dict)  # targets of problems that a kernel of their own solves
     waiting: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
 
@@ -259,6 +262,9 @@ class _Writer:
             self.body.append(Write(value))
         elif bundle.role in METRIC_ROLES:
             self.body += _records(self.problems[block], bundle, value, self.metrics)
+        elif bundle.role == "target" and self.problems[block].by_formula and self.active.trains(block):
+            self.gradients.setdefault(block, [])  # the solver's own kernel makes them, of the target
+            self.aims[block] = value
         elif bundle.role == "gradients":
             for owner in self.owners(block, bundle):
                 self.gradients.setdefault(owner, []).append(value)
@@ -342,7 +348,8 @@ def _with_early_updates(
     """Put each update right after the last call that makes its gradients or reads its parameters."""
     after: dict[int, list[Instruction]] = {}
     for block, bundles in writer.gradients.items():
-        last = max(i for i, ins in enumerate(body) if isinstance(ins, Call) and _touches(ins, block, bundles, writer))
+        made = [*bundles, *([writer.aims[block]] if block in writer.aims else [])]
+        last = max(i for i, ins in enumerate(body) if isinstance(ins, Call) and _touches(ins, block, made, writer))
         while last + 1 < len(body) and isinstance(body[last + 1], Record | Write):
             last += 1
         after.setdefault(last, []).extend(updates[block])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lpc.compiler.formulas import fixed_point_term
 from lpc.compiler.inner import with_inner
 from lpc.compiler.optimizer_class import ensure_steps, named
 from lpc.compiler.rules import parameter_rules, stated, stated_at
@@ -20,7 +21,7 @@ def solver(spec: Spec, block: str, names: Sequence[str]) -> Optimizer:
 
     Raises LpcError where there is none, or torch refuses its options.
     """
-    term = stated(spec, block, "optimizer")
+    term = fixed_point_term(spec, block) or stated(spec, block, "optimizer")
     if term is None:
         message = f"block `{block}` has parameters but no optimizer"
         raise LpcError(Diagnostic("0405", message, span=spec.origin("learn")))

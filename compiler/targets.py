@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
 from torch import fx
 
+from lpc.compiler.formulas import Formula, formula, weights_of
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.losses.matching import TRANSFERS, Transfer
 from lpc.compiler.partition.view import Site, View, view
@@ -42,6 +43,7 @@ class Target:
     clips: bool
     reduction: str
     solver: Term
+    formula: Formula = field(default_factory=Formula)
 
     @property
     def f(self) -> Transfer:
@@ -88,7 +90,9 @@ def targets(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str, Tar
     if idle:
         message = f"a link `target` leaves block `{idle[0]}`, which has no parameters"
         raise LpcError(Diagnostic("0434", message, span=spec.origin("decompose", "links")))
-    return {block: _target(spec, graph, seen, block, links[block]) for block in learners}
+    named = traced.train.named_parameters(remove_duplicate=False)
+    parameters = {traced.tied.get(name, name): parameter for name, parameter in named}
+    return {block: _target(spec, graph, seen, block, links[block], parameters) for block in learners}
 
 
 def _ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
@@ -98,13 +102,17 @@ def _ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
         raise LpcError(Diagnostic("0434", message, span=spec.origin("decompose", "links")))
 
 
-def _target(spec: Spec, graph: nx.DiGraph[str], seen: View, block: str, link: Term) -> Target:
+def _target(
+    spec: Spec, graph: nx.DiGraph[str], seen: View, block: str, link: Term, parameters: Mapping[str, Any]
+) -> Target:
     options = signatures.LINKS["target"].bind(link)
     term = _loss(spec, graph, block)
     site = _preactivation(spec, graph, seen, block)
     transfer = TRANSFERS["linear"]()
     if term.name == MATCHING:
         transfer = _transfer(spec, graph, seen, block, site, TARGET_LOSSES[MATCHING].bind(term)["transfer"])
+    linear = term.name == SQUARED or transfer.name == "linear"
+    trained = [n for n in graph.nodes[block]["parameters"] if parameters[n].requires_grad]
     return Target(
         site.node.name,
         term.name,
@@ -115,6 +123,7 @@ def _target(spec: Spec, graph: nx.DiGraph[str], seen: View, block: str, link: Te
         options["range"] == "clip",
         stated(spec, block, "reduction") or "mean",
         stated(spec, block, "solver") or Term("gradient"),
+        formula(spec, block, linear, site.node.meta["val"], *weights_of(parameters, trained)),
     )
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lpc.runtime.gradients import Bundle
 from lpc.runtime.optimizer_class import class_of
-from lpc.runtime.schedules import inner_factor, inner_law
+from lpc.runtime.schedules import inner_law
 from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.laws import inner_factor
 from lpc.specs.plan.plan import Optimizer
 
 OUTER = "outer."

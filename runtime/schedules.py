@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.laws import ENDING, LAWS
 from lpc.specs.signatures.learning import SCHEDULES
 from lpc.specs.term import Term
 from lpc.specs.term_text import parse_term
-
-
-def _half_cosine(share: float) -> float:
-    return (1.0 + math.cos(math.pi * share)) / 2.0
-
-
-# (time since the warm-up, time that the law has, its arguments) -> factor
-LAWS: dict[str, Callable[[float, float, Mapping[str, Any]], float]] = {
-    "constant": lambda t, end, a: 1.0,
-    "linear": lambda t, end, a: 1.0 + (a["floor"] - 1.0) * min(t / end, 1.0),
-    "cosine": lambda t, end, a: a["floor"] + (1.0 - a["floor"]) * _half_cosine(min(t / end, 1.0)),
-    "step": lambda t, end, a: a["gamma"] ** (t // a["period"]),
-    "exponential": lambda t, end, a: a["gamma"] ** t,
-}
-ENDING = frozenset({"linear", "cosine"})
 
 
 def lr_factor(
@@ -60,14 +45,6 @@ def law_of(schedule: Mapping[str, Any]) -> Term:
 def inner_law(schedule: Mapping[str, Any]) -> Term:
     """Return the law over the inner steps on one batch. Errors: 0650 an unknown law."""
     return law_of({"then": schedule.get("inner", "constant")})
-
-
-def inner_factor(law: Term, step: int, steps: int) -> float:
-    """Return the factor at an inner step (from 0) of `steps`; a linear law is max(1 - step / steps, floor)."""
-    options = SCHEDULES[law.name].bind(law)
-    if law.name == "linear":
-        return float(max(1.0 - step / steps, options["floor"]))
-    return float(LAWS[law.name](step, steps, options))
 
 
 def is_constant(schedule: Mapping[str, Any]) -> bool:

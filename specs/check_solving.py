@@ -13,8 +13,11 @@ SOLVED_BY: dict[str, str] = {
     "closed_form": "target",
     "fixed_point": "target",
     "cg": "target",
-    "memory": "variable",
 }
+
+
+# Solvers that need no optimizer; `closed_form` reads its rate.
+AT_ONCE = frozenset({"exact", "cg"})
 
 
 def solvers(spec: Spec, problems: Problems) -> None:

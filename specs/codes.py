@@ -155,6 +155,7 @@ CODES: dict[str, Code] = {
     "0433": Code("inner steps that do not fit", "Take one step on each batch, or remove what speaks of one step."),
     "0434": Code("a target that does not fit", "Link a block with one last layer by `target`, with a loss of targets."),
     "0435": Code("no matching loss", "Write `loss: squared`, or name a transfer: `matching(transfer=relu)`."),
+    "0436": Code("a solver that does not fit", "Use `solver: gradient`, or give the solver what it needs."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

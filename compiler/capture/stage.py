@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule, extract, outside_readers
 from lpc.compiler.capture.cut import exact_forward_and_backward, forward_and_backward, slice_kernel
+from lpc.compiler.capture.design import UnlikeProductError
 from lpc.compiler.capture.joint import (
     CaptureTarget,
     Inputs,
@@ -21,10 +22,12 @@ from lpc.compiler.capture.joint import (
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.relaxed_kernels import relaxed_kernels
+from lpc.compiler.capture.solved import trace_solve
 from lpc.compiler.capture.steps import trace_training
-from lpc.compiler.capture.target import leading, trace_solve
+from lpc.compiler.capture.target import leading
 from lpc.compiler.capture.types import dtype_of, tensor_types
 from lpc.compiler.correction import Corrections
+from lpc.compiler.formulas import misfit
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.incidence import couples_samples
@@ -222,7 +225,7 @@ class _Capture:
         if self.variables:
             self.relaxed[block] = relaxed_kernels(training, problem, leaving, self.variables)
             return {}
-        further = problem.optimizer is not None and problem.optimizer.steps > 1
+        further = problem.optimizer is not None and (problem.optimizer.steps > 1 or problem.by_formula)
         again = self.solving(block) if problem.target is not None and further else training
         solve = {"solve": slice_kernel(again, "solve", (), ("gradients",))} if further else {}
         if self.waits(block):
@@ -235,7 +238,10 @@ class _Capture:
         """Trace the gradient of the problem that a target makes."""
         problem = self.problems[block]
         lead = leading(problem, self.traced.train, self.graph.nodes[block]["nodes"]["train"])
-        local = trace_solve(lead, Inputs(self.types["train"]), self.aliases, self.target)
+        try:
+            local = trace_solve(lead, Inputs(self.types["train"]), self.aliases, self.target)
+        except UnlikeProductError as error:
+            raise misfit(self.spec, block, str(error)) from error
         self.remember(local)
         return local
 

@@ -16,9 +16,6 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule, extract
 from lpc.compiler.capture.joint import (
-    CaptureTarget,
-    Inputs,
-    LocalGraph,
     Outcome,
     Slot,
     Step,
@@ -83,8 +80,16 @@ class TargetStep(Step):
                 values.append(cotangent.detach())
         towards = target_of(self.goal, attached.detach(), arrived)
         self.results.append(target_slot(self.goal))
-        left = residual(self.goal, attached.detach(), towards, arrived)
-        return [*values, towards.detach(), *self.first(bound, left)]
+        values.append(towards.detach())
+        if self.goal.formula.known:
+            return values + self.anchors(tensors)
+        return values + self.first(bound, residual(self.goal, attached.detach(), towards, arrived))
+
+    def anchors(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
+        """Return copies of the weights before the batch, where steps that move them go back to them."""
+        names = self.problem.trainable if self.goal.formula.repeats else ()
+        self.results += [anchor_slot(self.goal, name) for name in names]
+        return [tensors[state_slot(name)] * 1.0 for name in names]
 
     def first(self, bound: Mapping[Slot, Tensor], left: Tensor) -> list[Tensor]:
         slots = [state_slot(name) for name in self.problem.trainable]
@@ -95,22 +100,23 @@ class TargetStep(Step):
 class SolveStep(Step):
     """The gradient of the local problem at other weights: the block up to its pre-activation, and the target."""
 
+    @property
+    def goal(self) -> Target:
+        assert self.problem.target is not None, "the step of a block with a target"
+        return self.problem.target
+
     def collect(self, mode: str) -> None:
         super().collect(mode)
-        target = self.problem.target
-        assert target is not None, "the step of a block with a target"
-        self.arguments.add(target_slot(target), *self.types.values[target.node])
+        self.arguments.add(target_slot(self.goal), *self.types.values[self.goal.node])
 
     def train(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
-        target = self.problem.target
-        assert target is not None, "the step of a block with a target"
-        slots = [state_slot(name) for name in self.problem.trainable]
+        goal, slots = self.goal, [state_slot(name) for name in self.problem.trainable]
         with torch.enable_grad():
             bound = self.bind(tensors, frozenset(slots))
             with self.target.autocast():
-                found = self.forward(tensors, bound, "train").outputs[target.node]
-        left = target.f.f(found.detach()) - tensors[target_slot(target)]
-        return kept(self, slots, _grad([(found, reduced(target, left))], [bound[slot] for slot in slots]))
+                found = self.forward(tensors, bound, "train").outputs[goal.node]
+        left = goal.f.f(found.detach()) - tensors[target_slot(goal)]
+        return kept(self, slots, _grad([(found, reduced(goal, left))], [bound[slot] for slot in slots]))
 
 
 @dataclass(frozen=True)
@@ -131,16 +137,14 @@ def leading(problem: LocalProblem, network: fx.GraphModule, nodes: Sequence[str]
     return Leading(plain, extract(network, own, [problem.target.node]))
 
 
-def trace_solve(
-    leading: Leading, types: Inputs, aliases: Mapping[str, str], target: CaptureTarget
-) -> LocalGraph:
-    """Trace the gradient of a block's local problem at any weights."""
-    return SolveStep(leading.problem, leading.block, types, (), aliases, target, frozenset()).trace("train")
-
-
 def target_slot(target: Target) -> Slot:
     """Return where a block's target goes; it is named after the loss that compares with it."""
     return Slot("target", "target", target.loss)
+
+
+def anchor_slot(target: Target, name: str) -> Slot:
+    """Return where the weights before the batch go, beside the target."""
+    return Slot("target", "target", f"{target.loss}.{name}")
 
 
 def target_of(target: Target, start: Tensor, gradient: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ _REPLICATED = (
 )
 
 _AIMED = 'learn: {blocks: "*", loss: matching, optimizer: sgd(lr=1e-3), steps: 5}'
+_SOLVED = 'learn: {blocks: "*", loss: matching, optimizer: sgd(lr=1e-3)}'
 _GELU = "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), gelu, out: linear(10)]}\n"
 
 LEARNING: dict[str, Example] = {
@@ -232,6 +233,12 @@ LEARNING: dict[str, Example] = {
         "A matching loss exists where the function behind a layer rises everywhere; GELU, for one, does not.",
         f"{_GELU}decompose: {{blocks: per_layer, links: target(step=10)}}\n{_AIMED}",
         f"{_GELU}decompose: {{blocks: per_layer, links: target(step=10)}}\n{_AIMED.replace('matching', 'squared')}",
+        BUILD,
+    ),
+    "0436": Example(
+        "A solver by formula wants a linear or convolution layer, and what it speaks of: `prox`, or plain steps.",
+        f"decompose: {{blocks: per_layer, links: target(step=10)}}\n{_SOLVED[:-1]}, solver: exact}}",
+        f"decompose: {{blocks: per_layer, links: target(step=10)}}\n{_SOLVED[:-1]}, solver: exact, prox: 0.1}}",
         BUILD,
     ),
     "0433": Example(

@@ -9,7 +9,7 @@ TARGET = Signature(
     (
         Parameter("step", "positive", 10.0, "the target is this many gradients away from what the block computes"),
         Parameter("rule", "'gradient' | 'natural'", "gradient", "natural: the gradient times S^-1, S = B G'G"),
-        Parameter("damping", "rate", 0.0, "of the natural rule: S + damping I"),
+        Parameter("damping", "rate", 0.1, "of the natural rule: S + damping I"),
         Parameter("range", "'none' | 'clip'", "none", "clip: a target of matching lies in the transfer's range"),
     ),
     "each block solves a problem of its own towards a target, one gradient step away (LocoProp, Amid et al. 2022)",
