@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ class SampleCache:
         self.in_memory = in_memory
         self.visits = torch.zeros(0, dtype=torch.int64)
         self.rows: dict[str, Tensor] = {}
-        self.files: dict[str, Any] = {}
+        self.in_files: set[str] = set()
 
     def counted(self, index: Tensor) -> Tensor:
         """Return how often samples were visited before, by their numbers [B]."""
@@ -81,7 +80,7 @@ class SampleCache:
         size = count * like[0:0].new_empty(like.shape[1:]).numel() * like.element_size()
         if size <= self.in_memory:
             return torch.zeros(shape, dtype=like.dtype)
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the rows
-        self.files[name] = file
-        mapped = np.memmap(file, dtype=str(like.dtype).removeprefix("torch."), mode="w+", shape=shape)
+        self.in_files.add(name)
+        with tempfile.TemporaryFile() as file:  # what is mapped of it outlives its name and its handle
+            mapped = np.memmap(file, dtype=str(like.dtype).removeprefix("torch."), mode="w+", shape=shape)
         return torch.from_numpy(mapped)

@@ -13,6 +13,7 @@ SOLVED_BY: dict[str, str] = {
     "closed_form": "target",
     "fixed_point": "target",
     "cg": "target",
+    "memory": "variable",
 }
 
 

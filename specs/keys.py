@@ -69,7 +69,7 @@ KEYS: dict[str, dict[str, str]] = {
         "clip": "Largest norm of the block's gradient, or none.",
         "memory": "Keep activations for the block's backward, or compute them again.",
         "reduction": "How the loss of a target is reduced: sum, mean over the elements, or batchmean.",
-        "solver": "How the local problem is solved: by gradient steps, exact, closed_form, fixed_point or cg(n).",
+        "solver": "How the local problem is solved: gradient, exact, closed_form, fixed_point, cg(n) or memory(...).",
         "steps": "Steps of the solver on the local problem of one batch, whose inputs stay as they are.",
         "state": "What the optimizer keeps from batch to batch: persistent, or reset before each.",
         "prox": "Adds |W - W0|^2 / (2 prox) to the local problem, W0 the weights before the batch; none: nothing.",

@@ -7,10 +7,12 @@ are a variable's own (its penalty as it pulls, and |h|) are a slope apart, its a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from lpc.compiler.capture.joint import (
     Outcome,
@@ -20,12 +22,14 @@ from lpc.compiler.capture.joint import (
     state_slot,
     value_slot,
 )
+from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.local_loss import LocalLoss
+from lpc.compiler.memory import remembered, solved
 from lpc.compiler.penalties import distance, magnitude
 from lpc.compiler.variables import SCALED, WEIGHED, Factor, Variable, law_name, penalty_names
 from lpc.specs.term import Term
 
-SLOPE, ANCHOR = "slope", "anchor"
+SLOPE, ANCHOR, MEMORY = "slope", "anchor", "memory"
 
 
 def slope_slot(kind: str, variable: Variable) -> Slot:
@@ -43,6 +47,7 @@ class VariableStep(Step):
     """Traces what a block does in a step with auxiliary variables."""
 
     distances: dict[str, Tensor] = field(default_factory=dict)
+    watched: _Watched | None = None
 
     def collect(self, mode: str) -> None:
         super().collect(mode)
@@ -58,6 +63,16 @@ class VariableStep(Step):
             dtype = self.types.values[variable.value][0]
             for name in variable.laws:
                 self.arguments.add(value_slot(name), dtype, ())
+        rule = self.problem.memory_solver
+        for name, shape in rule.matrices.items() if rule is not None else ():
+            self.keep(name, torch.zeros(shape, dtype=self.types.values[self.problem.makes[0].value][0]))
+
+    def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
+        if self.problem.memory_solver is None:
+            return super().interpreter(bound)
+        self.watched = _Watched(self.block.module)
+        self.watched.node = self.problem.memory_solver.node
+        return self.watched
 
     def penalty_names(self) -> dict[str, str]:
         """Return what the block's penalties are called, by the variable's value."""
@@ -106,6 +121,7 @@ class VariableStep(Step):
     def gradients(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
         values = [slope for v in self.problem.reads for slope in self.slope(v, tensors, bound, outcome)]
         values += [self.anchor(v, bound) for v in self.anchored()]
+        values += self.memorised(tensors)
         return values + self.weight_gradients(tensors, bound, outcome)
 
     def slope(
@@ -149,6 +165,22 @@ class VariableStep(Step):
         self.results.append(slope_slot(ANCHOR, variable))
         return found.detach()
 
+    def memorised(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
+        """Return the memory matrices with this batch, and the weights that follow from them."""
+        rule = self.problem.memory_solver
+        if rule is None:
+            return []
+        seen = self.watched.seen if self.watched is not None else None
+        assert seen is not None, "the layer has run"
+        code = tensors[value_slot(self.problem.makes[0].name)]
+        names = [*rule.matrices, self.aliases.get(rule.weight, rule.weight)]
+        old = [tensors[state_slot(name)] for name in names]
+        with torch.no_grad():
+            a, b = remembered(rule, seen.detach().flatten(0, -2), code.flatten(0, -2), old)
+            found = [a, b, solved(rule, old[2], a, b)]
+        self.results += [Slot("buffers", MEMORY, name) for name in names]
+        return found
+
     def objective_scale(self, variable: Variable, bound: dict[Slot, Tensor]) -> float | Tensor:
         """Return the factor of everything that a variable minimises."""
         scale = self.factor(variable, SCALED, bound)
@@ -177,6 +209,18 @@ class VariableStep(Step):
         kept = [(s, g.detach()) for s, g in zip(slots, found, strict=True) if g is not None]
         self.results += [Slot("gradients", "gradients", s.source) for s, _ in kept]
         return [g for _, g in kept]
+
+
+class _Watched(LabelledRun):
+    """Remembers what one layer is given."""
+
+    node = ""
+    seen: Tensor | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.name == self.node:
+            (self.seen,) = self.fetch_args_kwargs_from_env(n)[0]
+        return super().run_node(n)
 
 
 def _times(value: Tensor, factor: float | Tensor) -> Tensor:

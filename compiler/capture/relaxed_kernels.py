@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lpc.compiler.capture.cut import ports
 from lpc.compiler.capture.joint import LocalGraph, Slot
 from lpc.compiler.capture.lower import lower
-from lpc.compiler.capture.relaxed import ANCHOR, SLOPE, slope_slot
+from lpc.compiler.capture.relaxed import ANCHOR, MEMORY, SLOPE, slope_slot
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.relaxation import RelaxKernels, Twice
 from lpc.compiler.variables import Variable, Variables
@@ -34,7 +34,7 @@ class _Cutter:
         self.slots = [slot for slot, _ in self.whole.results]
         self.outputs = [s for s in self.slots if s.role == "output" and s.source in set(leaving)]
         self.slopes = [v for v in problem.reads if slope_slot(SLOPE, v) in self.slots]
-        self.buffers = [s for s in self.slots if s.role == "buffers"]
+        self.buffers = [s for s in self.slots if s.role == "buffers" and s.bundle != MEMORY]
 
     def kernels(self) -> RelaxKernels:
         problem, late = self.problem, self.variables.cached
@@ -73,7 +73,7 @@ class _Cutter:
         own = {loss.name for loss in self.problem.losses}
         found = [s for s in self.slots if s.role == "loss" and s.source not in own]
         found += [s for s in self.slots if s.role == "metric" and s.source == "loss"]
-        return found + [s for s in self.slots if s.role == "gradients"]
+        return found + [s for s in self.slots if s.role == "gradients" or s.bundle == MEMORY]
 
     def repeats(self) -> bool:
         """Is what the block computes wanted anew, while variables are solved all at once?"""

@@ -267,6 +267,7 @@ BUILDERS: dict[str, Builder] = {
     "instance_norm": instance_norm,
     "rms_norm": rms_norm,
     "relu": lambda xs, a: modules.StraightThroughReLU() if a["backward"] == "identity" else nn.ReLU(),
+    "sign": lambda xs, a: modules.StraightThroughSign(a["gradient"] == "clip"),
     "leaky_relu": elementwise(nn.LeakyReLU, negative_slope="slope"),
     "gelu": lambda xs, a: nn.GELU(approximate=a["approximate"] or "none"),
     "silu": elementwise(nn.SiLU),

@@ -180,6 +180,21 @@ class StraightThroughReLU(nn.Module):
         return torch.where(x > 0, x, x - x.detach())  # x - x is 0 exactly, and its gradient that of x
 
 
+class StraightThroughSign(nn.Module):
+    """1 above 0, else -1; the gradient is that of the identity, or of x clipped to [-1, 1] (arXiv 1308.3432)."""
+
+    def __init__(self, clips: bool = False) -> None:
+        super().__init__()
+        self.clips = clips
+
+    def forward(self, x: Tensor) -> Tensor:
+        passed = x.clamp(-1.0, 1.0) if self.clips else x
+        return torch.where(x > 0, 1.0, -1.0).to(x.dtype) + (passed - passed.detach())  # 0 exactly, with its gradient
+
+    def extra_repr(self) -> str:
+        return f"clips={self.clips}"
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over [batch, tokens, channels] (Vaswani et al. 2017, section 3.2.2)."""
 

@@ -156,6 +156,11 @@ _ACTIVATIONS = (
         ),
         "x clipped to [low, high]",
     ),
+    Signature(
+        "sign",
+        (Parameter("gradient", "'identity' | 'clip'", "identity", "passed on; or where -1 <= x <= 1 alone"),),
+        "1 above 0, else -1, with a straight-through gradient",
+    ),
     Signature("softmax", (_DIM,), "exp(x) over its sum along an axis"),
     Signature("log_softmax", (_DIM,), "logarithm of softmax"),
     Signature("identity", (), "x"),

@@ -177,6 +177,15 @@ SOLVERS = vocabulary(
             (Parameter("iterations", "size", doc="of the conjugate gradients"),),
             "conjugate gradients on the equations of `exact`, from W0",
         ),
+        Signature(
+            "memory",
+            (
+                Parameter("forget", "share", 0.0, "share that a batch takes of the memory; 0: it is added"),
+                Parameter("shrink", "rate", 0.0, "soft threshold of the weights in each sweep"),
+                Parameter("sweeps", "size", 1, "over the weights' columns, until they have settled"),
+            ),
+            "a linear layer's weights from all variables so far, by coordinate descent on their products (AM-mem)",
+        ),
     )
 )
 

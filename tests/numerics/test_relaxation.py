@@ -15,7 +15,8 @@ SPEC = """
 network:
   inputs: {{x: [6]}}
   layers:
-    [f1: linear(7), {norm} t1: tanh, dropout(0.3), f2: linear(5), t2: relu, f3: linear(4), t3: tanh, f4: linear(3)]
+    [f1: linear(7), {norm} t1: tanh, dropout(0.3), f2: linear(5, bias={bias}), t2: relu,
+     f3: linear(4, bias={bias}), t3: tanh, f4: linear(3)]
 data: none
 fields: {{y: {{shape: [], dtype: int64}}}}
 loss: {loss}
@@ -24,7 +25,9 @@ learn: [{{blocks: "*", optimizer: sgd(lr=0.5) {learn}}}]
 run: {{epochs: 1, clip: {clip}}}
 """
 
-PLAIN = {"norm": "n1: batch_norm,", "at": "activation", "learn": "", "clip": "none", "loss": "cross_entropy"}
+PLAIN = {
+    "norm": "n1: batch_norm,", "at": "activation", "learn": "", "bias": "true", "clip": "none", "loss": "cross_entropy"
+}  # fmt: skip
 MEANS = (
     "penalty=squared(weight=0.03, reduction=mean), optimizer=sgd(lr=0.03, momentum=0.9, nesterov=true), steps=3,"
     " anchor=false, divide_by_weight=true, buffers=every"
@@ -51,6 +54,20 @@ CASES: dict[str, dict[str, str]] = {
         " optimizer=sgd(lr=0.1), steps=2, divide_by_weight=true"
     },
     "inner_steps": {"link": "optimizer=sgd(lr=0.1)", "learn": ", steps: 3, prox: 2.0"},
+    "memory": {
+        "norm": "",
+        "bias": "false",
+        "at": "preactivation",
+        "link": MEANS,
+        "learn": "}, {blocks: [f2, f3], solver: memory(forget=0.3, sweeps=3)",
+    },
+    "shrinking_memory": {
+        "norm": "",
+        "bias": "false",
+        "at": "preactivation",
+        "link": MEANS,
+        "learn": "}, {blocks: f2, solver: memory(shrink=0.01, sweeps=2)}, {blocks: f3, solver: memory",
+    },
     "local_losses": {
         "link": "optimizer=sgd(lr=0.1), steps=2",
         "learn": ", head: linear, loss: [cross_entropy(weight=0.5), consistency(weight=2.0)]",
@@ -64,9 +81,10 @@ def test_a_plan_is_its_reference(case: str) -> None:
     report = lpc.verify(plan)
     assert report.ok, report
     assert report.worst < 1e-12
-    assert report.gradients.keys() == plan.data.program.state.keys() - {
-        n for n, e in plan.data.program.state.items() if e.kind != "parameter"
-    }
+    parameters = {n for n, e in plan.data.program.state.items() if e.kind == "parameter"}
+    solved = {f"{b}.weight" for b in ("f2", "f3") if f"memory.{b}.A" in plan.data.program.state}
+    assert report.gradients.keys() == parameters - solved
+    assert solved <= report.buffers.keys()
 
 
 def test_what_a_variable_carries_is_told_apart_from_gradients() -> None:

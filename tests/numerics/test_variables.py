@@ -148,3 +148,19 @@ def test_alternating_minimisation(name: str, steps: int) -> None:
 def test_alternating_minimisation_of_a_convolutional_network() -> None:
     layers = {"L1": "c1", "L2": "c2", "L3": "c3", "L4": "c4", "Lout": "out"}
     compare_codes(altmin(LENET, "[1, 12, 12]", 5), load("altmin_lenet_tiny"), layers)
+
+
+def test_alternating_minimisation_of_a_net_with_binary_units() -> None:
+    layers = (
+        "[c1: linear(5, bias=false), tanh, sign, c2: linear(4, bias=false), tanh, out: linear(3)]"
+    )
+    compare_codes(altmin(layers, "[6]", 10), load("altmin_fc_binary"), LAYERS)
+
+
+def test_alternating_minimisation_with_memory_matrices() -> None:
+    arrays = load("altmin_fc_relu_mem")
+    trainer = altmin(FC, "[6]", 5, "  - {blocks: [c1, c2], solver: memory}")
+    compare_codes(trainer, arrays, LAYERS)
+    for number, block in ((1, "c1"), (2, "c2")):
+        for kind in "AB":
+            close(trainer.state_dict()[f"memory.{block}.{kind}"], arrays[f"b3_{kind}{number}"])
