@@ -97,7 +97,9 @@ class _Step:
         graph = self.walk.graph
 
         def crossing(name: str, value: Tensor) -> Tensor:
-            return read[name] if name in read and name in self.variables.every else value.detach()
+            if name in read and name in self.variables.every:
+                return read[name]
+            return self.forward.get(name, value).detach()  # what no variable replaces stays as it was first made
 
         kept = {n for b in evaluated if moves for n in graph.nodes[b]["buffers"]}
         before = {n: t for n, t in self.leaves.items() if not t.requires_grad}
