@@ -138,9 +138,20 @@ class _Writer:
         self.around, self.block, self.feature = around, block, feature
         self.spec = around.spec
         written, self.path = around.terms(block)
+        self.ensure_predictions(written)
         self.places = [i for i, term in enumerate(written) if not (fits and term.name == CONSISTENCY)]
         self.terms, self.alone = tuple(written[i] for i in self.places), len(written) == 1
         self.modules: dict[str, nn.Module] = {}
+
+    def ensure_predictions(self, written: Sequence[Term]) -> None:
+        """Refuse losses that compare with a target which no link makes (0434)."""
+        named = [(i, term.name) for i, term in enumerate(written) if term.name in signatures.TARGET_LOSSES]
+        if named:
+            place, name = named[0]
+            message = f"`{name}` compares with a target, and no link `target` leaves block `{self.block}`"
+            help = "write `links: target(...)`, or another loss for this block, such as `mse`"
+            span = self.spec.origin(*self.path, place) or self.spec.origin(*self.path)
+            raise LpcError(Diagnostic("0434", message, span=span, help=help))
 
     def objective(self) -> Objective:
         shared = self.shared_head()

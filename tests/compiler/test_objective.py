@@ -28,6 +28,9 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 
 
+ONE_TARGET: dict[str, Any] = BASE["decompose"] | {"links": {"b1->b2": "target(step=1)", "*": "stop"}}
+
+
 def spec(loss: Any, head: str | None = None, **more: Any) -> dict[str, Any]:
     rule = {"blocks": "*", "loss": loss, "optimizer": "sgd(lr=0.1)"} | ({"head": head} if head else {})
     return BASE | {"learn": [rule, *more.pop("learn", [])]} | more
@@ -135,6 +138,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "head's argument": (spec("sim(head=pool_linear(dim=0))"), "0123", "dim"),
     "weight's law": (spec("sim(weight=cosine(1, 2))"), "0120", "cosine"),
     "offset": (spec("sim", learn=[{"blocks": "b1", "correct": "bp_offset(period=2)"}]), "0415", "couples its samples"),
+    "no target's": (spec("squared", decompose=ONE_TARGET), "0434", "no link `target` leaves block `b2`"),
     "split": (spec("sim", run={"target": "cpu", "accumulate": 2}), "0144", "couples"),
 }
 
