@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lpc.estimating import estimate
     from lpc.merging import merge_adapters
     from lpc.plan import Plan, load
+    from lpc.profiling import profile
     from lpc.reading import check
     from lpc.specs import Diagnostic, LpcError, Spec, expand
     from lpc.trainer import Trainer
@@ -32,6 +33,7 @@ __all__ = [
     "expand",
     "load",
     "merge_adapters",
+    "profile",
     "verify",
 ]
 
@@ -51,6 +53,7 @@ __getattr__, __dir__ = lazily(
         "expand": "lpc.specs.expanding",
         "load": "lpc.plan",
         "merge_adapters": "lpc.merging",
+        "profile": "lpc.profiling",
         "verify": "lpc.verification",
     },
 )

@@ -20,6 +20,7 @@ from lpc.inspecting import inspect, named_length
 from lpc.lsp.command import lsp
 from lpc.naming import is_plan
 from lpc.output import say, show, tell
+from lpc.timing import profile
 from lpc.usage import UsageError, continuation, misuse
 from lpc.verifying import verify
 
@@ -219,7 +220,7 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
         say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (inspect, verify, diff, formatting.fmt, language.explain, language.fix, language.schema, lsp):
+for _command in (inspect, verify, diff, profile, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 
 

@@ -72,14 +72,24 @@ def calls(
     body: tuple[Instruction, ...], lengths: Lengths, weight: float = 1.0
 ) -> Iterator[tuple[Call, float, Lengths]]:
     """Yield a body's calls, each with how often it runs in a step, and with the lengths it sees."""
-    for instruction in body:
+    for instruction, times, here in leaves(body, lengths, weight):
         if isinstance(instruction, Call):
+            yield instruction, times, here
+
+
+def leaves(
+    body: tuple[Instruction, ...], lengths: Lengths, weight: float = 1.0
+) -> Iterator[tuple[Instruction, float, Lengths]]:
+    """Yield a body's instructions that have no body, as `calls` does."""
+    for instruction in body:
+        inner = getattr(instruction, "body", None)
+        if inner is None:
             yield instruction, weight, lengths
         elif isinstance(instruction, Part):
             for piece in pieces(instruction, lengths["B"]):
-                yield from calls(instruction.body, {**lengths, "B": piece}, weight)
+                yield from leaves(inner, {**lengths, "B": piece}, weight)
         else:
-            yield from calls(getattr(instruction, "body", ()), lengths, weight * _times(instruction))
+            yield from leaves(inner, lengths, weight * _times(instruction))
 
 
 def pieces(part: Part, size: int) -> list[int]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lpc.specs.cost import calls
+from lpc.specs.cost import leaves
 from lpc.specs.flops import kernel_flops
 from lpc.specs.memory.sizes import Lengths
-from lpc.specs.plan.instructions import Call
+from lpc.specs.plan.flow import made, read
+from lpc.specs.plan.instructions import Call, StepVariable
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 
@@ -65,7 +66,8 @@ def timeline(
     rows = _rows(program, kernels, lengths, phase)
     loads: dict[str, float] = {}
     for row in rows:
-        loads[row.block] = loads.get(row.block, 0.0) + row.time
+        if row.kernel:
+            loads[row.block] = loads.get(row.block, 0.0) + row.time
     placement = dict(zip(loads, placed(list(loads.values()), devices), strict=True))
     slots = tuple(_run(rows, placement, STEPS))
     path = _span(tuple(_run(rows, {block: index for index, block in enumerate(loads)}, 1)))
@@ -95,20 +97,26 @@ def _filled(loads: Sequence[float], room: float) -> list[int]:
 
 @dataclass(frozen=True)
 class _Row:
-    """One call of a step: the values it makes and reads, and how long it takes."""
+    """One instruction of a step: the values it makes and reads; of a call also its kernel, and how long it takes."""
 
-    call: Call
-    block: str
-    time: float
+    made: tuple[str, ...]
+    read: tuple[str, ...]
+    kernel: str = ""
+    block: str = ""
+    time: float = 0.0
 
 
 def _rows(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths, phase: int) -> list[_Row]:
     found, flops = [], dict[tuple[str, int], int]()
-    for call, weight, here in calls(program.steps[phase], lengths):
-        key = (call.kernel, here["B"])
+    for one, weight, here in leaves(program.steps[phase], lengths):
+        if not isinstance(one, Call):
+            changed = (one.variable,) if isinstance(one, StepVariable) else made(one)
+            found.append(_Row(changed, read(one)))
+            continue
+        key = (one.kernel, here["B"])
         if key not in flops:
-            flops[key] = sum(kernel_flops(kernels[call.kernel], here).values())
-        found.append(_Row(call, kernels[call.kernel].block, weight * flops[key]))
+            flops[key] = sum(kernel_flops(kernels[one.kernel], here).values())
+        found.append(_Row(one.values, one.arguments, one.kernel, kernels[one.kernel].block, weight * flops[key]))
     return found
 
 
@@ -122,12 +130,13 @@ def _run(rows: Sequence[_Row], placement: Mapping[str, int], steps: int) -> list
     clock, slots = _Clock(), list[Slot]()
     for step in range(steps):
         for row in rows:
-            device = placement[row.block]
-            waits = [clock.ready.get((step, value), 0.0) for value in row.call.arguments]
-            start = max([clock.free.get(device, 0.0), *waits])
-            end = clock.free[device] = start + row.time
-            clock.ready.update({(step, value): end for value in row.call.values})
-            slots.append(Slot(device, step, row.call.kernel, row.block, start, end))
+            start = max([0.0, *(clock.ready.get((step, value), 0.0) for value in row.read)])
+            if row.kernel:
+                device = placement[row.block]
+                start = max(start, clock.free.get(device, 0.0))
+                clock.free[device] = start + row.time
+                slots.append(Slot(device, step, row.kernel, row.block, start, start + row.time))
+            clock.ready.update({(step, value): start + row.time for value in row.made})
     return slots
 
 

@@ -10,6 +10,7 @@ from lpc.specs.model import Spec
 from lpc.specs.plan.plan import Optimizer, Program
 from lpc.specs.signatures import ESTIMATORS, LINKS
 from lpc.specs.term import Term
+from lpc.specs.term_text import parse_term
 
 Line = tuple[str, str]  # what is said, and the formula
 
@@ -28,6 +29,8 @@ GRADIENTS: dict[str, str] = {
     "forward": "ĝ = (∂L/∂z · u) u,  u drawn anew, at the perturbed z",
     "feedback_alignment": "g = ∂L/∂θ with B for Wᵀ on the way back",
 }
+# How a block reads what crosses a link, if it does not read it without its gradient.
+READ = {"gradient": "{}", "variable": "ĥ[{}]"}
 SYMBOLS = {
     "lr": "η", "momentum": "μ", "weight_decay": "λ", "betas": "(β₁, β₂)", "eps": "ε", "alpha": "α", "dampening": "δ",
 }  # fmt: skip
@@ -38,7 +41,7 @@ def problem(
 ) -> list[Line]:
     """Return a block's local problem; `losses` are those that reach its parameters, as `block.loss`."""
     judged = block == partition["graph"].get("output_block")
-    objective = _objective(spec, program, block, losses, judged)
+    objective = _matching(spec, partition, block) or _objective(spec, program, block, losses, judged)
     return [*_inputs(partition, block), *objective, *_steps(spec, program, block)]
 
 
@@ -48,9 +51,8 @@ def _inputs(partition: Mapping[str, Any], block: str) -> Iterator[Line]:
     for edge in partition["edges"]:
         if edge["target"] != block:
             continue
-        link = str(edge["link"])
-        for tensor in edge["tensors"]:
-            read.append(f"sg[{tensor['name']}]" if link == "stop" else str(tensor["name"]))
+        form = READ.get(str(edge["link"]).partition("(")[0], "sg[{}]")
+        read += [form.format(tensor["name"]) for tensor in edge["tensors"]]
     yield "input", "x = " + (", ".join(read) or "none")
     if node is not None:
         yield "output", f"h = f(x; θ),  θ ∈ ℝ^{node['num_parameters']:,}"
@@ -63,6 +65,17 @@ def _told(link: str) -> str:
     """Return a link with the meaning that the language gives it."""
     signature = LINKS.get(link.partition("(")[0])
     return f"{link}: {signature.doc}" if signature is not None else link
+
+
+def _matching(spec: Spec, partition: Mapping[str, Any], block: str) -> list[Line]:
+    """Return the objective of a block whose output is to match a variable or a target."""
+    links = [parse_term(str(edge["link"])) for edge in partition["edges"] if edge["source"] == block]
+    term = next((link for link in links if link.name in ("variable", "target")), None)
+    if term is None:
+        return []
+    written = next(iter(stated(spec, block, "loss") or ()), None)
+    penalty = written or LINKS[term.name].bind(term).get("penalty", Term("squared"))
+    return [("objective", f"min over θ:  L = {penalty} of h and ĥ, the {term.name} of this block's output")]
 
 
 def _objective(

@@ -149,6 +149,27 @@ def test_a_local_problem_is_told(learn: list[Any], formulas: list[str]) -> None:
         assert formula in shown
 
 
+VARIABLE = "variable(penalty=squared(weight=1.0, reduction=sum), optimizer=sgd(lr=0.01), steps=3)"
+SUMMED = {"blocks": "*", "loss": "squared", "reduction": "sum", "optimizer": "sgd(lr=0.01)", "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("links", "learn", "formula"),
+    [
+        (VARIABLE, {"blocks": "*", "optimizer": "sgd(lr=0.1)"}, "x = ĥ[act0]"),
+        ("target(step=10, rule=gradient)", SUMMED, "3 updates on each batch from θ₀, its inputs and targets frozen"),
+        ("feedback", {"blocks": "*", "optimizer": "sgd(lr=0.1)"}, "θ ← θ − η g"),
+    ],
+)
+def test_every_link_has_a_page(links: str, learn: dict[str, Any], formula: str) -> None:
+    plan = lpc.build(spec(links=links, learn=[learn]))
+    told = json.loads(read(page(plan)).scripts[0])
+    assert formula in [line for _, line in told["blocks"]["fc1"]["math"]]
+    assert any(line.startswith("link from") for line, _ in told["blocks"]["fc1"]["math"])
+    assert max(moment[2] for moment in told["memory"]["moments"]) == plan.memory().peak
+    assert told["timelines"][0]["devices"] == 1
+
+
 def test_lines_of_the_spec_are_those_of_the_block(plan: lpc.Plan) -> None:
     lines = plan.data.spec.splitlines()
     shown = contents(plan, plan.lengths())["blocks"]["fc1"]["spec"]
