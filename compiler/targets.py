@@ -59,8 +59,9 @@ def is_target(boundary: Mapping[str, Any]) -> bool:
 def targeted(spec: Spec, graph: nx.DiGraph[str]) -> dict[str, Term]:
     """Return the blocks that learn by a target, each with its link.
 
-    They are those that `target` links leave, and the output's block where `target` links alone lead to it. Raises
-    LpcError (0434) for a block that other links leave as well, unless these are `stop`.
+    They are those that `target` links leave, and the output's block where `target` links alone lead to it and its own
+    loss compares with targets; otherwise it learns by backpropagation. Raises LpcError (0434) for a block that other
+    links leave as well, unless these are `stop`.
     """
     found: dict[str, Term] = {}
     for block in graph.nodes:
@@ -68,7 +69,7 @@ def targeted(spec: Spec, graph: nx.DiGraph[str]) -> dict[str, Term]:
         links = [data["link"] for *_, data in (graph.in_edges if output else graph.out_edges)(block, data=True)]
         links = links or ([spec.decompose.links["*"]] if output and "*" in spec.decompose.links else [])
         names = {link.name for link in links}
-        if "target" not in names or (output and names != {"target"}):
+        if "target" not in names or (output and (names != {"target"} or not _aims(spec, block))):
             continue
         others = sorted(names - {"target", "stop"})
         if others:
@@ -76,6 +77,10 @@ def targeted(spec: Spec, graph: nx.DiGraph[str]) -> dict[str, Term]:
             raise LpcError(Diagnostic("0434", message, span=spec.origin("decompose", "links")))
         found[block] = next(link for link in links if link.name == "target")
     return found
+
+
+def _aims(spec: Spec, block: str) -> bool:
+    return any(term.name in TARGET_LOSSES for term in stated(spec, block, "loss") or ())
 
 
 def targets(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str, Target]:

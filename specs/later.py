@@ -11,8 +11,8 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
-    "data source": frozenset({"csv", "curves", "module"}),
-    "network": frozenset({"autoencoder", "elman", "vgg"}),
+    "data source": frozenset({"csv", "module"}),
+    "network": frozenset({"elman", "vgg"}),
 }
 
 

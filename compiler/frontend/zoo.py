@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isqrt
 from typing import Any
 
 import torch.nn.functional as F
@@ -54,6 +55,42 @@ class MLP(nn.Module):
         for name in self.layers:
             x = self.get_submodule(name)(x)
         return x
+
+
+class Autoencoder(MLP):
+    """The deep autoencoder of Hinton and Salakhutdinov 2006: [batch, ...] -> [batch, widths[-1]], pixel logits.
+
+    `size` is a factor on all inner widths; layers of half the largest inner width stand `depth` times. The narrowest
+    layer, the code, has an activation of its own or none (`linear`). Weights and biases begin as Glorot and Bengio 2010
+    draw them, a bias as a map of its length to itself (as in the released code of LocoProp).
+    """
+
+    def __init__(
+        self, widths: Sequence[int], activation: str = "tanh", code: str = "linear", size: float = 1.0, depth: int = 1
+    ) -> None:
+        nn.Module.__init__(self)
+        self.layers: list[str] = []
+        pairs = list(pairwise(_inner_widths(widths, size, depth)))
+        narrow = min(range(len(pairs)), key=lambda i: pairs[i][1])
+        for number, (before, after) in enumerate(pairs, 1):
+            layer = nn.Linear(before, after)
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.uniform_(layer.bias, -((3 / after) ** 0.5), (3 / after) ** 0.5)
+            self._append(f"fc{number}", layer)
+            name = code if number == narrow + 1 else activation
+            if number < len(pairs) and name != "linear":
+                self._append(f"{name}{number}", make_activation(name))
+
+
+def _inner_widths(widths: Sequence[int], size: float, depth: int) -> list[int]:
+    """Scale the inner widths and repeat those of half the largest one."""
+    if len(widths) < 3:
+        raise ValueError(f"`widths` needs an input, a code and an output, found {list(widths)}")
+    half = max(widths[1:-1]) // 2
+    found = [widths[0]]
+    for width in widths[1:-1]:
+        found += [max(round(width * size), 1)] * (depth if width == half else 1)
+    return [*found, widths[-1]]
 
 
 class LeNet5(nn.Module):
@@ -158,8 +195,15 @@ def _image(channels: int, side: int) -> dict[str, TensorSpec]:
     return {"image": TensorSpec(shape=(channels, side, side))}
 
 
+def _plane(count: int) -> tuple[int, ...]:
+    """The shape of an image of one channel with so many pixels; a row of numbers where it is no square."""
+    side = isqrt(count)
+    return (1, side, side) if side * side == count else (count,)
+
+
 ZOO: dict[str, Entry] = {
     "mlp": Entry(MLP, lambda a: {"x": TensorSpec(shape=(a["widths"][0],))}),
+    "autoencoder": Entry(Autoencoder, lambda a: {"image": TensorSpec(shape=_plane(a["widths"][0]))}),
     "lenet5": Entry(LeNet5, lambda a: _image(a["channels"], 28)),
     "resnet18": Entry(ResNet18, lambda a: _image(a["channels"], 224 if a["stem"] == "imagenet" else 32)),
     "localmixer": Entry(LocalMixer, lambda a: {"image": TensorSpec(shape=tuple(a["image"]))}),

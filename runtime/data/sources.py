@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpc.runtime.data.column import Tables
+from lpc.runtime.data.curves import curves
 from lpc.runtime.data.digits import digits
 from lpc.runtime.data.idx import idx, mnist
 from lpc.runtime.data.npz import npz
@@ -18,6 +19,7 @@ from lpc.specs.texts import near_file
 
 SOURCES: dict[str, Callable[..., Tables]] = {
     "digits": digits,            # 1,797 digits of 8x8 pixels, embedded
+    "curves": curves,            # 28x28 images of smooth curves, drawn from a seed
     "mnist": mnist,              # IDX files in `path`, `path/mnist` or `path/MNIST/raw`
     "idx": idx,                  # IDX files, raw or gzipped
     "parquet": parquet,          # Parquet files, images included

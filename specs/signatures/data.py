@@ -10,6 +10,15 @@ _SIZE = Parameter("size", "none | size", None, "common side of the images: scale
 SOURCES = vocabulary(
     (
         Signature("digits", (), "scikit-learn's 8x8 digits, part of the installation"),
+        Signature(
+            "curves",
+            (
+                Parameter("seed", "natural", 0, "of the random points"),
+                Parameter("train", "size", 20_000, "images to train on"),
+                Parameter("test", "size", 10_000, "images held out"),
+            ),
+            "28x28 images of smooth curves through three random points, drawn when they are read; no labels",
+        ),
         Signature("mnist", (_PATH,), "the four IDX files of MNIST"),
         Signature("idx", (_PATH,), "image and label files in IDX format"),
         Signature("npz", (_PATH,), "NumPy archive with one array per field"),
@@ -162,6 +171,22 @@ ZOO = vocabulary(
                 Parameter("bias", "bool", True, "add learned biases"),
             ),
             "linear maps with activations between, input flattened",
+        ),
+        Signature(
+            "autoencoder",
+            (
+                Parameter(
+                    "widths",
+                    "[size]",
+                    [784, 1000, 500, 250, 30, 250, 500, 1000, 784],
+                    "features from input to output; the narrowest is the code",
+                ),
+                Parameter("activation", "str", "tanh", "an activation layer"),
+                Parameter("code", "str", "linear", "the activation of the code, or linear"),
+                Parameter("size", "positive", 1.0, "factor on all widths but the first and the last"),
+                Parameter("depth", "size", 1, "how often the layers of half the largest width stand there"),
+            ),
+            "the deep autoencoder of Hinton and Salakhutdinov 2006, with a linear output of pixel logits",
         ),
         Signature(
             "lenet5",

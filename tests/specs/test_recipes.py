@@ -132,6 +132,27 @@ learn:
     correct: bp_offset(period=10, batch=0.25, scale=1.0, memory=recompute)
     optimizer: adam(lr=1e-3)
 """,
+    "locoprop": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: "target(step=10, rule=gradient)"}
+learn:
+  - blocks: "*"
+    loss: matching
+    reduction: sum
+    optimizer: rmsprop(lr=1e-5, decay=0.9, momentum=0.999, eps=1e-5, flavor=tensorflow)
+    steps: 10
+    schedule: {inner: linear(floor=0.25)}
+""",
+    "proxprop": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: target(step=1.0)}
+learn: [{blocks: "*", loss: squared, reduction: sum, solver: exact, prox: 1.0, outer: adam(lr=1e-3)}]
+""",
+    "foof": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: target(step=1.0)}
+learn: [{blocks: "*", loss: squared, reduction: sum, solver: exact, prox: 1.0, outer: sgd(lr=1.0)}]
+""",
     "forward_gradient": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: gradient}

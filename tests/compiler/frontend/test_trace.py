@@ -151,7 +151,7 @@ def test_a_no_grad_region_inside_a_module_is_kept(sample: Any) -> None:
 
 
 def test_the_library(tools: Any) -> None:
-    counts = {"lenet5": 61_706, "resnet18": 11_173_962}
+    counts = {"autoencoder": 2_837_314, "lenet5": 61_706, "resnet18": 11_173_962}
     for name, count in counts.items():
         built = build_network(tools.spec_of({"zoo": name, "shapes": {}}))
         assert sum(p.numel() for p in built.module.parameters()) == count
@@ -159,6 +159,7 @@ def test_the_library(tools: Any) -> None:
     assert sum(p.numel() for p in build_network(spec).module.parameters()) == 11_689_512
     cases: list[tuple[str, dict[str, Any], dict[str, list[int]]]] = [
         ("mlp", {"widths": [16, 8, 4], "dropout": 0.5}, {"image": [1, 4, 4]}),
+        ("autoencoder", {"widths": [16, 8, 4, 2, 4, 8, 16], "size": 2.0, "depth": 2}, {}),
         ("lenet5", {"activation": "relu"}, {"image": [1, 32, 32]}),
         ("resnet18", {"width": 4}, {"image": [3, 8, 8]}),
         ("localmixer", {"image": [3, 4, 8], "side": 2, "channels": 8, "groups": 2}, {}),
