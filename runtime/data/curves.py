@@ -1,7 +1,7 @@
 """Where does the CURVES set come from? It is drawn: images of smooth curves through three random points.
 
 After the set of Hinton and Salakhutdinov 2006, on which deep autoencoders were compared; theirs was drawn alike, but
-its images are not these. A pixel is 1 - exp(-ink), the ink of a thin pen that goes along the parabola through the points.
+its images are not these. A pixel is 1 - exp(-ink): a thin pen goes along the parabola through the points.
 """
 
 from __future__ import annotations
