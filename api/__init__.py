@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lpc.building import build
     from lpc.difference import diff
     from lpc.estimating import estimate
+    from lpc.joining import join
     from lpc.merging import merge_adapters
     from lpc.plan import Plan, load
     from lpc.profiling import profile
@@ -31,6 +32,7 @@ __all__ = [
     "diff",
     "estimate",
     "expand",
+    "join",
     "load",
     "merge_adapters",
     "profile",
@@ -51,6 +53,7 @@ __getattr__, __dir__ = lazily(
         "diff": "lpc.difference",
         "estimate": "lpc.estimating",
         "expand": "lpc.specs.expanding",
+        "join": "lpc.joining",
         "load": "lpc.plan",
         "merge_adapters": "lpc.merging",
         "profile": "lpc.profiling",

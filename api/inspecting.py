@@ -47,6 +47,10 @@ def inspect(
     ] = None,
     graph: Annotated[GraphFormat | None, typer.Option(help="print the partition as a graph")] = None,
     program: Annotated[bool, typer.Option("--plan", help="print the program, an instruction a line")] = False,
+    ranks: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="print the program of each of N processes", show_default=False),
+    ] = None,
     kernel: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="print one kernel, such as b1.local", show_default=False),
@@ -74,7 +78,8 @@ def inspect(
     if html is None and not names and (batch is not None or length):
         raise typer.BadParameter("belongs to --html, --block, --memory, --cost or --timeline", param_hint="--batch")
     found = lpc.load(plan)
-    texts = [text for text in (_graph(found, graph), _program(found, program), _kernel(found, kernel)) if text]
+    printed = (_graph(found, graph), _program(found, program), _ranks(found, ranks), _kernel(found, kernel))
+    texts = [text for text in printed if text]
     for text in texts:
         say(text, end="")
     if html is not None:
@@ -109,6 +114,12 @@ def _graph(plan: Plan, form: GraphFormat | None) -> str | None:
 
 def _program(plan: Plan, wanted: bool) -> str | None:
     return plan.text() if wanted else None
+
+
+def _ranks(plan: Plan, ranks: int | None) -> str | None:
+    from lpc.specs.ranks.plan import ranks_text
+
+    return None if ranks is None else ranks_text([own.data for own in plan.ranks(ranks)])
 
 
 def _kernel(plan: Plan, name: str | None) -> str | None:

@@ -19,6 +19,7 @@ from lpc.specs.plan.kernel_text import kernel_text
 from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Plan as PlanData
 from lpc.specs.plan.text import text
+from lpc.specs.ranks.plan import rank_plans
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,13 @@ class Plan:
     def lengths(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> dict[str, int]:
         """Return the lengths of a batch by symbol: `B` samples, by default the spec's, and those that are given."""
         return {**(lengths or {}), "B": self.spec.batch_size if batch is None else batch}
+
+    def ranks(self, workers: int | None = None) -> list[Plan]:
+        """Return the plan of each rank, on `workers` processes or as many as the spec asks for.
+
+        Raises LpcError (0580, 0581) where the plan cannot be divided so.
+        """
+        return [Plan(own) for own in rank_plans(self.data, self.spec, workers)]
 
     def save(self, path: str | Path) -> None:
         """Write a folder, or one archive where `path` ends in `.zip`; an earlier plan is replaced.

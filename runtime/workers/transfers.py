@@ -11,10 +11,11 @@ from lpc.specs.plan.instructions import Receive, Send
 def _bind_send(section: Section, instruction: Send) -> Operation:
     value, rank, transport = instruction.value, instruction.rank, section.resources.transport
     state = {tensor.untyped_storage().data_ptr() for tensor in section.resources.state.own.values()}
+    changes = value in section.resources.variables
 
     def send(frame: Frame) -> None:
-        """What shares memory with the state is copied: the state may change before it has left."""
-        held = [t.clone() if t.untyped_storage().data_ptr() in state else t for t in frame.env[value]]
+        """A variable, and what shares memory with the state, is copied: it may change before it has left."""
+        held = [t.clone() if changes or t.untyped_storage().data_ptr() in state else t for t in frame.env[value]]
         transport.send(rank, Stamp(frame.step, frame.part, value), held)
 
     return send

@@ -291,6 +291,7 @@ class Walk:
 
     def receive(self, receive: Receive) -> None:
         """Whoever reads it tells its type; a value that is only given to the caller is not counted."""
+        self.forget(receive.value)
         types = expected(self.ahead, self.kernels, receive.value)
         made = [self.heap.make(nbytes(kind, self.here), receive.value, "received") for kind in types]
         held = [Held(storage, storage.size, receive.value) for storage in made]

@@ -106,5 +106,9 @@ def used_last(body: Sequence[Instruction], index: int) -> frozenset[str]:
 
 
 def _from_around(body: tuple[Instruction, ...]) -> tuple[str, ...]:
-    own = values_made(body)
-    return tuple(value for value in values_read(body) if value not in own)
+    own: set[str] = set()
+    found: dict[str, None] = {}
+    for instruction in body:
+        found.update(dict.fromkeys(value for value in read(instruction) if value not in own))
+        own |= set(made(instruction))
+    return tuple(found)

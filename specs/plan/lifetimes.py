@@ -439,7 +439,9 @@ class _Checker:
         self.use(send.value, "send", "`send`")
 
     def receive(self, receive: Receive) -> None:
-        self.define(receive.value, Value(ANYTHING))
+        """A newer version of a variable takes the place of the one that came before."""
+        if receive.value not in self.values:
+            self.define(receive.value, Value(ANYTHING))
 
     def correction(self, block: str) -> None:
         if block not in self.program.corrections:

@@ -15,26 +15,33 @@ from lpc.specs.plan.flow import made, read
 from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Begin,
     Call,
     Clip,
     Every,
     Free,
     Instruction,
     Load,
+    Parallel,
     Part,
     Random,
     Receive,
     Record,
+    Relax,
     Repeat,
     Return,
     Send,
+    StepVariable,
+    Weight,
     Write,
 )
-from lpc.specs.plan.kernel import Kernel, TensorType
+from lpc.specs.plan.kernel import Kernel
+from lpc.specs.plan.plan import Program
 from lpc.specs.plan.text import line
 from lpc.specs.ranks.placement import Placement
 
 Bodies = list[list[Instruction]]  # by rank
+Body = Repeat | Every | Part | Parallel | Relax
 EVERYWHERE = -1  # the home of what each rank makes for itself: batch fields, noise, pieces of them
 
 
@@ -43,10 +50,14 @@ def divide(
     placement: Placement,
     ranks: int,
     kernels: Mapping[str, Kernel],
-    fields: Mapping[str, TensorType],
+    program: Program,
+    shared: bool = False,
 ) -> list[tuple[Instruction, ...]]:
-    """Return a section's instructions for each rank. Raises LpcError (0581) for what no one rank can do."""
-    found = _Divider(placement, ranks, kernels, fields).bodies(body)
+    """Return a section's instructions for each rank; what it gives to the caller is `shared` with all of them, or not.
+
+    Raises LpcError (0581) for what no one rank can do.
+    """
+    found = _Divider(placement, ranks, kernels, program, shared).bodies(body)
     return [tuple(own) for own in found]
 
 
@@ -55,13 +66,14 @@ class _Divider:
     placement: Placement
     ranks: int
     kernels: Mapping[str, Kernel]
-    fields: Mapping[str, TensorType]
+    program: Program
+    shared: bool
     homes: dict[str, int] = field(default_factory=dict)  # value -> rank that makes it
 
-    def bodies(self, body: Sequence[Instruction], keep: frozenset[str] = frozenset()) -> Bodies:
+    def bodies(self, body: Sequence[Instruction], keep: frozenset[str] = frozenset(), loops: bool = False) -> Bodies:
         """Divide a body, with frees of each rank's own; values in `keep` outlive it."""
         split = [self.split(instruction) for instruction in body if not isinstance(instruction, Free)]
-        crossing = self.crossing(split)
+        crossing = self.crossing(split, loops)
         found: Bodies = [[] for _ in range(self.ranks)]
         for index, parts in enumerate(split):
             for rank, part in enumerate(parts):
@@ -75,12 +87,16 @@ class _Divider:
     def split(self, instruction: Instruction) -> list[Instruction | None]:
         """Return what each rank does of an instruction; homes of what it makes are noted."""
         match instruction:
-            case Load() | Random():
+            case Load() | Random() | Weight():
                 self.homes |= dict.fromkeys(made(instruction), EVERYWHERE)
                 return [instruction] * self.ranks
-            case Return():
+            case Return() if self.shared:
                 return [instruction] * self.ranks
-            case Repeat() | Every() | Part():
+            case Begin(values=values):
+                self.homes |= {value: self.home_of(value) for value in values}
+                here = ([self.homes[value] == rank for value in values] for rank in range(self.ranks))
+                return [_own_pairs(instruction, own) for own in here]
+            case Repeat() | Every() | Part() | Parallel() | Relax():
                 return self.around(instruction)
             case _:
                 rank = self.rank_of(instruction)
@@ -94,8 +110,10 @@ class _Divider:
         match instruction:
             case Call(kernel=kernel):
                 return self.placement[self.kernels[kernel].block]
-            case Write(value=value) | Record(value=value) | Accumulate(value=value):
+            case Write(value=value) | Record(value=value) | Accumulate(value=value) | Return(value=value):
                 return max(self.homes[value], 0)
+            case StepVariable(variable=variable):
+                return self.homes[variable]
             case Clip(gradients=gradients):
                 homes = {self.homes[value] for value in gradients}
             case _ if isinstance(block := getattr(instruction, "block", None), str):
@@ -108,16 +126,38 @@ class _Divider:
         where = f"it takes values of ranks {', '.join(map(str, sorted(homes)))}" if homes else "it has no rank"
         raise LpcError(Diagnostic("0581", f"`{line(instruction)}` cannot be divided: {where}", place="program"))
 
-    def around(self, instruction: Repeat | Every | Part) -> list[Instruction | None]:
+    def home_of(self, variable: str) -> int:
+        """A variable is solved where it is read, by the block behind its first boundary."""
+        return self.placement[self.program.variables[variable].boundaries[0].rpartition("->")[2]]
+
+    def around(self, instruction: Body) -> list[Instruction | None]:
         """Sums of an inner body outlive it, and so does what it reads from around."""
         if isinstance(instruction, Part):
             self.homes |= dict.fromkeys(instruction.values, EVERYWHERE)
         sums = (i.target for i in instruction.body if isinstance(i, Accumulate))
-        bodies = self.bodies(instruction.body, frozenset((*sums, *read(instruction))))
-        return [_around(instruction, tuple(own)) if own else None for own in bodies]
+        loops = isinstance(instruction, Repeat | Part)
+        bodies = self.bodies(instruction.body, frozenset((*sums, *read(instruction))), loops)
+        return [self.part_of(instruction, tuple(own), rank) if own else None for rank, own in enumerate(bodies)]
 
-    def crossing(self, split: Sequence[Sequence[Instruction | None]]) -> dict[int, list[tuple[str, int, list[int]]]]:
-        """Return, after which instruction, which values go from which rank to which others."""
+    def part_of(self, instruction: Body, body: tuple[Instruction, ...], rank: int) -> Instruction:
+        """Put a rank's body into the instruction, with what of it is the rank's."""
+        if isinstance(instruction, Part):
+            wanted = {value for inner in body for value in read(inner)}
+            pairs = [p for p in zip(instruction.values, instruction.sources, strict=True) if p[0] in wanted]
+            values, sources = tuple(value for value, _ in pairs), tuple(source for _, source in pairs)
+            return replace(instruction, values=values, sources=sources, body=body)
+        if isinstance(instruction, Relax):
+            own = tuple(v for v in instruction.variables if self.homes[v] == rank)
+            return replace(instruction, variables=own, body=body) if own else Repeat(1, body)
+        return replace(instruction, body=body)
+
+    def crossing(
+        self, split: Sequence[Sequence[Instruction | None]], loops: bool
+    ) -> dict[int, list[tuple[str, int, list[int]]]]:
+        """Return, after which instruction, which values go from which rank to which others.
+
+        A variable goes once more whenever it was stepped; in a loop, to all who will read it in the next turn.
+        """
         current: dict[str, int] = {}
         wanted: dict[tuple[int, str], tuple[int, set[int]]] = {}
         for index, parts in enumerate(split):
@@ -126,10 +166,13 @@ class _Divider:
                     if value in current and (index_of := (current[value], value)) in wanted:
                         wanted[index_of][1].add(rank)
             for rank, part in enumerate(parts):
-                for value in made(part) if part is not None else ():
+                for value in (*made(part), *_stepped(part)) if part is not None else ():
                     if self.homes.get(value, EVERYWHERE) == rank:
                         current[value] = index
                         wanted[index, value] = (rank, set())
+        changed = {value for parts in split for part in parts if part is not None for value in _stepped(part)}
+        for value in changed if loops else ():
+            wanted[current[value], value][1].update(_readers(split, value))
         found: dict[int, list[tuple[str, int, list[int]]]] = {}
         for (index, value), (home, ranks) in wanted.items():
             if away := sorted(ranks - {home}):
@@ -139,7 +182,7 @@ class _Divider:
     def needed(self, body: Sequence[Instruction]) -> list[Instruction]:
         """Leave out draws that nobody reads, and fields that say nothing that the rank needs."""
         wanted = {value for instruction in body for value in read(instruction)}
-        kept = [i for i in body if not isinstance(i, Random) or i.value in wanted]
+        kept = [i for i in body if not isinstance(i, Random | Weight) or i.value in wanted]
         return [self.narrowed(i, wanted) if isinstance(i, Load) else i for i in kept]
 
     def narrowed(self, load: Load, wanted: set[str]) -> Load:
@@ -155,13 +198,21 @@ class _Divider:
         return Load(tuple(value for value, _ in ordered), tuple(name for _, name in ordered))
 
     def lengths(self, name: str) -> set[str]:
-        return {axis for axis in self.fields[name].shape if isinstance(axis, str) and re.fullmatch(r"\w+", axis)}
+        shape = self.program.fields[name].shape
+        return {axis for axis in shape if isinstance(axis, str) and re.fullmatch(r"\w+", axis)}
 
 
-def _around(instruction: Repeat | Every | Part, body: tuple[Instruction, ...]) -> Instruction:
-    if not isinstance(instruction, Part):
-        return replace(instruction, body=body)
-    wanted = {value for inner in body for value in read(inner)}
-    pairs = [p for p in zip(instruction.values, instruction.sources, strict=True) if p[0] in wanted]
-    values, sources = tuple(value for value, _ in pairs), tuple(source for _, source in pairs)
-    return replace(instruction, values=values, sources=sources, body=body)
+def _own_pairs(begin: Begin, own: Sequence[bool]) -> Begin | None:
+    values = tuple(value for value, here in zip(begin.values, own, strict=True) if here)
+    return Begin(values, tuple(s for s, here in zip(begin.sources, own, strict=True) if here)) if values else None
+
+
+def _stepped(instruction: Instruction) -> set[str]:
+    """Return the variables that an instruction changes."""
+    if isinstance(instruction, StepVariable):
+        return {instruction.variable}
+    return {value for inner in getattr(instruction, "body", ()) for value in _stepped(inner)}
+
+
+def _readers(split: Sequence[Sequence[Instruction | None]], value: str) -> set[int]:
+    return {rank for parts in split for rank, part in enumerate(parts) if part is not None and value in read(part)}

@@ -12,7 +12,7 @@ from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
-from lpc.specs.plan.instructions import Call, Instruction, Random
+from lpc.specs.plan.instructions import Begin, Call, Instruction, Random
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Phase, Plan, Program
 from lpc.specs.plan.text import print_sections, sections_of
@@ -31,10 +31,10 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
     ranks = max(placement.values()) + 1
     program, kernels = plan.program, plan.kernels["native"]
 
-    def divided(body: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
-        return divide(body, placement, ranks, kernels, program.fields)
+    def divided(body: Sequence[Instruction], shared: bool = False) -> list[tuple[Instruction, ...]]:
+        return divide(body, placement, ranks, kernels, program, shared)
 
-    step, evaluate, predict = (divided(body) for body in (program.step, program.evaluate, program.predict))
+    step, evaluate, predict = divided(program.step), divided(program.evaluate), divided(program.predict, shared=True)
     phases = [divided(phase.step) for phase in program.phases]
     problems = [p for body in (*phases, step, evaluate, predict) for p in check_wiring("ranks", body)]
     if problems:
@@ -74,6 +74,7 @@ def _part_of(plan: Plan, program: Program, placement: Placement, rank: int) -> P
     inside = list(chain.from_iterable(flat(body) for body in _bodies(program)))
     called = {i.kernel for i in inside if isinstance(i, Call)}
     sites = {i.site for i in inside if isinstance(i, Random)}
+    begun = {value for i in inside if isinstance(i, Begin) for value in i.values}
     state = {n: e for n, e in program.state.items() if placement.get(e.block, rank) == rank}
     own = replace(
         program,
@@ -81,6 +82,7 @@ def _part_of(plan: Plan, program: Program, placement: Placement, rank: int) -> P
         optimizers={b: o for b, o in program.optimizers.items() if placement[b] == rank},
         corrections={b: c for b, c in program.corrections.items() if placement[b] == rank},
         state=state,
+        variables={v: variable for v, variable in program.variables.items() if v in begun},
     )
     kernels = {target: dict(_called(found, called)) for target, found in plan.kernels.items()}
     return replace(plan, program=own, kernels=kernels)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lpc.specs.diagnostics import Diagnostic
-from lpc.specs.plan.instructions import Every, Instruction, Part, Receive, Repeat, Send
+from lpc.specs.plan.instructions import Every, Instruction, Parallel, Part, Receive, Relax, Repeat, Send
 from lpc.specs.plan.text import line
 
 Edge = tuple[int, int]  # from rank, to rank
@@ -48,7 +48,9 @@ def _transfers(body: Sequence[Instruction], due: frozenset[tuple[int, int]]) -> 
             case Repeat(count=count, body=inner) | Part(pieces=count, body=inner):
                 for _ in range(min(count, TURNS)):
                     yield from _transfers(inner, due)
-            case Every(period=period, phase=phase, body=inner) if (period, phase) in due:
+            case Every(period=period, phase=phase, body=inner):
+                yield from _transfers(inner, due) if (period, phase) in due else ()
+            case Parallel(body=inner) | Relax(body=inner):
                 yield from _transfers(inner, due)
 
 

@@ -49,6 +49,31 @@ SPECS = {
     "direct": "recipe: direct_feedback(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
     "loco": "recipe: loco(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
 }
+CHAIN = """\
+network:
+  inputs: {image: [1, 8, 8]}
+  layers: [flatten, fc1: linear(12), tanh, fc2: linear(12), tanh, fc3: linear(12), tanh, out: linear(10)]
+data: none
+fields: {label: {shape: [], dtype: int64}}
+loss: cross_entropy
+"""
+CHAINED = "decompose: {blocks: {b1: fc1, b2: fc2, b3: fc3, head: out}, links: LINK}\n"
+SGD = 'learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]\n'
+
+
+def chained(link: str, learn: str = SGD) -> str:
+    return CHAINED.replace("LINK", link) + learn
+
+
+# Of a plain chain: targets, and variables that are solved one after another, several times, or all at once.
+CHAINS = {
+    "target": chained("target", 'learn: [{blocks: "*", loss: squared, steps: 3, optimizer: sgd(lr=0.1)}]\n'),
+    "blockprop": "recipe: blockprop(steps=2)\n" + CHAINED.replace(", links: LINK", ""),
+    "altmin": "recipe: altmin\n" + CHAINED.replace(", links: LINK", ""),
+    "sweeps": chained('{"*": {variable: {sweeps: 2, steps: 3}}}'),
+    "jacobi": chained('{"*": {variable: {sweep: jacobi, sweeps: 2, steps: 3}}}'),
+    "growing": chained('{"*": {variable: {penalty: squared(weight=grow(start=0.1, add=0.1)), l1: 0.01}}}'),
+}
 STEPS = 5
 
 
@@ -66,9 +91,9 @@ def trained(trainer: Any, data: list[dict[str, Tensor]]) -> tuple[dict[str, Tens
     return trainer.state_dict(), trainer.evaluate(data[:2]), trainer.predict({"image": data[0]["image"]})
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [*SPECS, *CHAINS])
 def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list[Any]]) -> None:
-    plan = lpc.build(NET + SPECS[name])
+    plan = lpc.build(NET + SPECS[name] if name in SPECS else CHAIN + CHAINS[name])
     data = batches(plan)
     state, measured, predicted = trained(lpc.Trainer(plan, "cpu"), data)
     for workers in (2, 3):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 import lpc
+from lpc.cli import main
 from lpc.specs.memory.prediction import predict
-from lpc.specs.plan.instructions import Call, Instruction, Random, Record, Update, Write
+from lpc.specs.plan.instructions import Call, Instruction, Random, Record, Send, Update, Write
 from lpc.specs.plan.parse import parse
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.text import sections_of
@@ -85,6 +87,26 @@ def test_ranks_text_can_be_read(plan: lpc.Plan) -> None:
     assert [text.partition(":")[0] for text in texts] == ["0 of 3", "1 of 3", "2 of 3"]
     for own, text in zip(plans, texts, strict=True):
         assert parse(text.partition("\n")[2]) == sections_of(own.program)
+
+
+def test_inspect_prints_them(plan: lpc.Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan.save(tmp_path / "x.plan")
+    with pytest.raises(SystemExit) as left:
+        main(["inspect", str(tmp_path / "x.plan"), "--ranks", "2"])
+    assert not left.value.code
+    assert capsys.readouterr().out == ranks_text([own.data for own in plan.ranks(2)])
+
+
+def test_a_variable_is_sent_whenever_it_has_changed() -> None:
+    """Solved on the rank that reads it; in a loop the other ranks get it in every turn."""
+    chain = NET.replace("norm1: batch_norm, relu, dropout(0.2)", "tanh")
+    links = 'decompose: {blocks: {b1: fc1, b2: fc2, head: out}, links: {"*": {variable: {sweep: jacobi, steps: 3}}}}\n'
+    plan = lpc.build(chain + links + 'learn: [{blocks: "*", optimizer: sgd}]\n')
+    plans = rank_plans(plan.data, plan.spec, 3)
+    assert [list(own.program.variables) for own in plans] == [[], ["b1->b2"], ["b2->head"]]
+    assert [problem for own in plans for problem in verify(own)] == []
+    sent = [(i.value, i.rank) for i in instructions(plans[2]) if isinstance(i, Send) and i.value == "b2->head"]
+    assert sent == [("b2->head", 1)] * 4  # begun, stepped once, in the loop, solved
 
 
 def test_one_rank_is_the_plan_itself() -> None:
