@@ -58,7 +58,10 @@ class Perturbed:
     def directions(self, noise: Tensors, index: int) -> dict[str, Tensor]:
         """Return the noise of a pass, by site or parameter; none behind the last pass."""
         names = [site.name for site in self.sites] or list(self.parameters)
-        return {name: noise[f"{name}:{index}" if index else name] for name in names if index in self.passes}
+        drawn = {name: noise[f"{name}:{index}" if index else name] for name in names if index in self.passes}
+        views = self.problem.estimator.views
+        first = {name: u.chunk(views)[0] for name, u in drawn.items()} if views > 1 else {}
+        return {name: torch.cat([first[name]] * views) if first else u for name, u in drawn.items()}
 
     def roots(self, site: NoiseSite) -> list[str]:
         """Return the nodes that get a site's cotangent; with the norm ignored, the layer before it gets it as well."""

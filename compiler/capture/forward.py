@@ -221,7 +221,8 @@ class ForwardStep(Step):
     def run_pass(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], index: int) -> Pass:
         """Run the block's graph with the tangents of one draw of noise. Only the first writes buffers."""
         tangents = Tangents()
-        noise = {name: tensors[_noise_slot(self.noise(name, index))] for name in self.shapes}
+        views = self.problem.estimator.views
+        noise = {name: alike(tensors[_noise_slot(self.noise(name, index))], views) for name in self.shapes}
         inputs = {value: bound[value_slot(value)].clone() for value in self.block.inputs}
         for value in self.problem.moves_in:
             tangents.set(inputs[value], tensors[value_slot(tangent_of(value, index))])
@@ -341,6 +342,14 @@ class ForwardStep(Step):
             drawn = [c.of(group, shape) * p.noise[name] for c, p in zip(credits, passes, strict=True)]
             made[self.aliases.get(name, name)] = _mean(drawn)
         return made
+
+
+def alike(noise: Tensor, views: int) -> Tensor:
+    """Give all views of a sample, parts of the batch one after another, the noise of the first one."""
+    if views == 1:
+        return noise
+    size = noise.shape[0]
+    return noise.index_select(0, torch.arange(size, device=noise.device) % (size // views))
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -90,7 +90,12 @@ ESTIMATORS = vocabulary(
                 Parameter("perturb", "'activity' | 'weight'", "activity", "what noise is added to"),
                 Parameter("site", "'output' | 'after_norm'", "output", "after a layer, or after the norm behind it"),
                 Parameter("law", "'normal' | 'rademacher'", "normal", "of the noise, with variance 1"),
-                Parameter("noise", "none | 'independent' | 'shared'", None, "for each sample (activities), or for all"),
+                Parameter(
+                    "noise",
+                    "none | 'independent' | 'views' | 'shared'",
+                    None,
+                    "for each sample (activities), for each sample's views alike, or for all",
+                ),
                 Parameter("passes", "size", 1, "directions that are averaged"),
                 Parameter("norm_gradient", "'exact' | 'ignored'", "exact", "derivative of the norm behind a layer"),
                 Parameter("credit", "'unit' | 'reach' | 'all'", "unit", "units whose losses count: own, reached, all"),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -139,3 +140,63 @@ def test_a_readout_of_contrasted_features_learns_digits() -> None:
     for block in ("blocks.0", "blocks.1"):
         assert after[f"{block}.loss"] < 0.95 * before[f"{block}.loss"]
     assert after["readout.accuracy"] > 0.66
+
+
+def perturbed(**options: Any) -> dict[str, Any]:
+    """LG-FG-A of the same losses, one for each patch and group."""
+    said = spec()
+    said["decompose"] |= {"units": {"patches": "auto", "groups": 2}}
+    estimator = {"forward": {"site": "after_norm", **options}}
+    said["learn"].append({"blocks": "blocks.*", "aggregate": "replicated", "estimator": estimator})
+    return said
+
+
+def two_views() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2 * SAMPLES, 3, 4, 4, generator=generator, dtype=torch.float64)
+    return {"image": image, "label": torch.arange(2 * SAMPLES) % SAMPLES % 3}
+
+
+def test_estimates_of_views_that_share_noise_are_unbiased(hand: Any) -> None:
+    """Each view earns from its own loss alone, whose keys are constants; so it does not matter that another one moves."""
+    plan, exact = lpc.build(perturbed(noise="views")), lpc.Trainer(lpc.build(spec()), device="cpu")
+    t, batch = lpc.Trainer(plan, device="cpu"), two_views()
+    exact.load_state_dict(t.state_dict())
+    found, wanted = hand.expectation(plan, t, batch), exact.gradients(batch)
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    assert set(found) == set(wanted)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12 * largest, msg=name)
+    assert lpc.verify(plan).ok
+
+
+def test_the_second_view_sees_the_noise_of_the_first() -> None:
+    batch, generator = two_views(), torch.Generator().manual_seed(2)
+    found: dict[str, list[dict[str, Tensor]]] = {}
+    for noise in ("views", "independent"):
+        plan = lpc.build(perturbed(noise=noise))
+        t, sites = lpc.Trainer(plan, device="cpu"), plan.data.program.noise
+        shapes = {site: [2 * SAMPLES, *map(int, n.type.shape[1:])] for site, n in sites.items()}
+        drawn = {site: torch.randn(s, generator=generator, dtype=torch.float64) for site, s in shapes.items()}
+        alike = {site: torch.cat([u[:SAMPLES], u[:SAMPLES]]) for site, u in drawn.items()}
+        found[noise] = [t.gradients(batch, noise=u) for u in (drawn, alike)]
+    weight = "blocks.0.fc.weight"
+    assert torch.equal(*(g[weight] for g in found["views"]))
+    assert not torch.equal(*(g[weight] for g in found["independent"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"noise": "views", "perturb": "weight"}, "draws one direction for the whole batch"),
+        ({"noise": "independent", "perturb": "weight"}, "draws one direction for the whole batch"),
+        ({"noise": "views"}, "`data.views` is 1"),
+    ],
+)
+def test_noise_that_cannot_be_shared_is_refused(options: dict[str, str], text: str) -> None:
+    said = perturbed(**options) | {"data": {"source": "digits", "batch": 4}, "fields": {}}
+    said["run"]["epochs"] = 1
+    said["network"]["args"] |= {"image": [1, 8, 8], "classes": 10}
+    with pytest.raises(lpc.LpcError, match="LPC0420") as caught:
+        lpc.build(said)
+    assert text in str(caught.value)
