@@ -15,6 +15,7 @@ import networkx as nx
 from torch import fx, nn
 
 from lpc.compiler.build import Build
+from lpc.compiler.estimator import Estimator
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.local_loss import LocalModules
 
@@ -28,7 +29,9 @@ def phased(build: Build, trains: Collection[str]) -> Build:
     for block in asleep:
         nodes = graph.nodes[block]["nodes"]
         graph.nodes[block]["nodes"] = {**nodes, "train": nodes["eval"]}
-    nothing = {"losses": (), "trainable": (), "heads": LocalModules(), "optimizer": None}
+    nothing = {
+        "losses": (), "trainable": (), "heads": LocalModules(), "optimizer": None, "estimator": Estimator()
+    }  # fmt: skip
     idle = {block: replace(build.problems[block], **nothing) for block in asleep}  # type: ignore[arg-type]
     corrected = build.corrected
     return replace(

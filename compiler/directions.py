@@ -13,7 +13,7 @@ from typing import Any
 
 import networkx as nx
 
-from lpc.compiler.credit import passages
+from lpc.compiler.credit import Passage, passages
 from lpc.compiler.estimator import Estimator, estimator
 from lpc.compiler.rules import stated_at
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -66,12 +66,14 @@ class Directions:
     def ensure_sound(self) -> None:
         """Raise LpcError (0420) for blocks that cannot pass each other what they need."""
         for (before, after), link in self.links.items():
-            message = self.clash(before, after, link.reach is not None) if link.open else None
+            message = self.clash(before, after, link) if link.open else None
             if message is not None:
                 raise LpcError(Diagnostic("0420", message, span=stated_at(self.spec, after, "estimator")))
 
-    def clash(self, before: str, after: str, limited: bool) -> str | None:
-        first, second = self.estimators[before], self.estimators[after]
+    def clash(self, before: str, after: str, link: Passage) -> str | None:
+        first, second, limited = self.estimators[before], self.estimators[after], link.reach is not None
+        if first.perturbs and link.furthest:
+            return f"block `{before}` cannot tell the furthest loss from the others by its directions"
         if second.perturbs and not first.perturbs:
             return f"block `{before}` needs a gradient through block `{after}`, which has only forward derivatives"
         if second.perturbs and limited:

@@ -243,9 +243,9 @@ class _Moving:
         units = torch.zeros(1, layout.patches, layout.groups)
         moves = derivative is not None and feature in tangents
         if derivative is not None and moves:
-            units = layout.credit(tangents[feature] * derivative)
+            units = layout.credit(tangents[feature].to(units.dtype) * derivative)
         sent = [(v, g) for v in one.values for g in self.arriving.sent.get(v, ()) if v in tangents]
-        sample = sum(((tangents[v] * g).flatten(1).sum(1) for v, g in sent), torch.zeros(1))
+        sample = sum(((tangents[v].to(units.dtype) * g).flatten(1).sum(1) for v, g in sent), torch.zeros(1))
         return Credit(units, sample) if moves or sent else None
 
     @cached_property

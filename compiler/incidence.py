@@ -196,12 +196,15 @@ class _Probe(LabelledRun):
 
 
 def example(kind: tuple[torch.dtype, tuple[int | str, ...]], samples: int = SAMPLES) -> Tensor:
-    """Return a small random tensor of a type; of integers zeros, of truth values ones, as masks that let all pass."""
+    """Return a small random tensor of a type; of integers zeros, of truth values ones, as masks that let all pass.
+
+    What autocast makes narrower is as wide as the parameters that it meets here.
+    """
     dtype, shape = kind
     hints = length_hints({s for s in shape if isinstance(s, str)} | {"B"}, B=samples)
     sizes = [hints[s] if isinstance(s, str) else s for s in shape]
     if dtype.is_floating_point:
-        return torch.randn(sizes, dtype=dtype)
+        return torch.randn(sizes, dtype=torch.float32 if dtype.itemsize < 4 else dtype)
     return torch.full(sizes, dtype == torch.bool, dtype=dtype)
 
 

@@ -308,6 +308,11 @@ def tangent_of(value: str, index: int) -> str:
     return f"{value}.tangent{index or ''}"
 
 
+def is_tangent(name: str) -> bool:
+    """Tell whether a name is that of a value's tangent in some pass."""
+    return ".tangent" in name
+
+
 def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:
     """`only=furthest` needs one order of distances: a chain of blocks, and one link throughout.
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from lpc.compiler.localize import LocalProblem
+from lpc.compiler.localize import LocalProblem, is_tangent
 from lpc.compiler.readouts import Probe
 from lpc.specs.check_phases import READOUTS, trained
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.model import Phase, Spec
-from lpc.specs.plan.kernel import Kernel
+from lpc.specs.plan.kernel import Bundle, Kernel
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,25 @@ def phases_of(
 
 
 def ensure_closed(spec: Spec, index: int, active: Active, kernels: Mapping[str, Sequence[Kernel]]) -> None:
-    """Refuse a phase in which a block waits for the gradient of another one that does not learn (0432)."""
+    """Refuse a phase in which a block waits for another one that does not learn (0432).
+
+    What it waits for is the gradient of a block behind, or the directions of a block before it.
+    """
     senders = {
         bundle.name: block for block, own in kernels.items() for kernel in own
-        for bundle in kernel.results if bundle.role == "cotangent"
+        for bundle in kernel.results if _of_learning(bundle)
     }  # fmt: skip
     for block in filter(active.trains, kernels):
-        wanted = [b.name for k in kernels[block] for b in k.arguments if b.role == "cotangent"]
+        wanted = [b.name for k in kernels[block] for b in k.arguments if _of_learning(b)]
         others = [senders[name] for name in wanted if name in senders and not active.trains(senders[name])]
         if others:
             message = f"trains `{block}`, which learns through `{others[0]}`, and does not train that"
             raise _refusal(spec, index, message, f"add `{others[0]}` to its `train`, or make the link `stop`")
+
+
+def _of_learning(bundle: Bundle) -> bool:
+    """Does a bundle hold what blocks in evaluation do not send?"""
+    return bundle.role == "cotangent" or is_tangent(bundle.name)
 
 
 def ensure_corrected(

@@ -296,14 +296,19 @@ class ForwardStep(Step):
         credit = Credit()
         moved = one.tangents[self.problem.feature["train"]] if derivative is not None else None
         if moved is not None and derivative is not None:
-            credit += Credit(self.problem.units.credit(moved * derivative))
+            credit += Credit(self.problem.units.credit(self.wide(moved) * derivative))
         sent = [(a.value, tensors[cotangent_slot(a)]) for a in self.problem.receives if a.consumer]
         sent += [(f.value, self.fed_back(f, tensors, one.outputs[f.value])) for f in self.problem.feedback]
         for value, cotangent in sent:
             tangent = one.tangents[value]
             if tangent is not None:
-                credit += Credit(sample=(tangent * cotangent).flatten(1).sum(1))
+                credit += Credit(sample=(self.wide(tangent) * cotangent).flatten(1).sum(1))
         return credit
+
+    def wide(self, tangent: Tensor) -> Tensor:
+        """Return a tangent as credits are counted: in the run's dtype, whatever autocast computes in."""
+        dtype, _ = self.types.values[credit_of(self.problem.block, 0).value]
+        return tangent.to(dtype)
 
     def sent_credit(self, tensors: dict[Slot, Tensor], index: int) -> Credit:
         """Return what blocks behind, which perturb too, send of their credit."""

@@ -243,6 +243,9 @@ class Step:
         outputs = run_with_state(self.interpreter(bound), state, inputs)
         named = dict(zip(self.block.outputs, outputs, strict=True))
         feature = named[self.problem.feature[mode]] if self.problem.losses else None
+        if feature is not None and self.problem.errors and mode == "train" and not feature.requires_grad:
+            # Nothing before it learns here, and other blocks learn from the error all the same.
+            feature = named[self.problem.feature[mode]] = feature.detach().requires_grad_()
         outcome = Outcome(named)
         if feature is not None:
             outcome.take(self.judge(feature, bound, mode), self)

@@ -158,7 +158,7 @@ def two_views() -> dict[str, Tensor]:
 
 
 def test_estimates_of_views_that_share_noise_are_unbiased(hand: Any) -> None:
-    """Each view earns from its own loss alone, whose keys are constants; so it does not matter that another one moves."""
+    """Each view earns from its own loss alone, whose keys are constants: that another one moves does not matter."""
     plan, exact = lpc.build(perturbed(noise="views")), lpc.Trainer(lpc.build(spec()), device="cpu")
     t, batch = lpc.Trainer(plan, device="cpu"), two_views()
     exact.load_state_dict(t.state_dict())
