@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lpc.specs.plan.plan import Plan
-from lpc.specs.plan.reach import influence
+from lpc.specs.plan.reach import indirect_influence, influence
 
 
 @dataclass(frozen=True)
 class Row:
-    """Parameters of one block that the same losses reach."""
+    """Parameters of one block that the same losses reach, and the same ones through variables."""
 
     block: str
     parameters: tuple[str, ...]
     losses: frozenset[str]
+    indirect: frozenset[str] = frozenset()  # through auxiliary variables, by no gradient
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Flow:
 
 def flow(plan: Plan) -> Flow:
     """Return the matrix of a plan, read off its kernels and its steps."""
-    found = influence(plan)
-    grouped: dict[tuple[str, frozenset[str]], list[str]] = {}
+    found, indirect = influence(plan), indirect_influence(plan)
+    grouped: dict[tuple[str, frozenset[str], frozenset[str]], list[str]] = {}
     for name, losses in found.items():
-        grouped.setdefault((plan.program.state[name].block, losses), []).append(name)
-    rows = tuple(Row(block, tuple(names), losses) for (block, losses), names in grouped.items())
-    return Flow(tuple(_losses(plan, frozenset().union(*found.values()))), rows)
+        grouped.setdefault((plan.program.state[name].block, losses, indirect[name]), []).append(name)
+    rows = tuple(Row(block, tuple(names), *reached) for (block, *reached), names in grouped.items())
+    return Flow(tuple(_losses(plan, frozenset().union(*found.values(), *indirect.values()))), rows)
 
 
 def _losses(plan: Plan, known: frozenset[str]) -> list[str]:

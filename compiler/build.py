@@ -35,6 +35,7 @@ from lpc.compiler.rehearse import rehearse as rehearse_blocks
 from lpc.compiler.relaxation import INDEX
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
+from lpc.compiler.solvable import doubts, idle_weights
 from lpc.compiler.trained import choose_trained
 from lpc.compiler.variables import Variable, Variables, variables
 from lpc.specs import canonical
@@ -290,13 +291,18 @@ def plan_variables(build: Build) -> dict[str, PlanVariable]:
 
 
 def _variable(variable: Variable, build: Build) -> PlanVariable:
-    traced = _given(build.traced).train
-    node = next(n for n in traced.graph.nodes if n.name == variable.value)
-    kind = tensor_type(node.meta["val"], traced.meta.get("symbols", {}))
     return PlanVariable(
         variable.name, variable.value, variable.producer, variable.boundaries, variable.optimizer,
-        dict(variable.options), kind,
+        dict(variable.options), _variable_types(build)[variable.value],
     )  # fmt: skip
+
+
+def _variable_types(build: Build) -> dict[str, TensorType]:
+    """Return the types of the values that variables stand for."""
+    traced = _given(build.traced).train
+    nodes = {n.name: n for n in traced.graph.nodes}
+    symbols = traced.meta.get("symbols", {})
+    return {name: tensor_type(nodes[name].meta["val"], symbols) for name in build.variables.every}
 
 
 def learning(build: Build) -> dict[str, LocalProblem]:
@@ -318,11 +324,12 @@ def report(build: Build) -> dict[str, Any]:
         **({"libraries": libraries} if libraries else {}),
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
-        "notes": frozen_notes(_given(build.graph)),
+        "notes": [*frozen_notes(_given(build.graph)), *idle_weights(build.variables, build.problems)],
         "warnings": [
             *build.rehearsed.warnings,
             *captured.warnings,
             *untrained(build.spec, build.problems, list(build.probes.values())),
+            *doubts(build.spec, build.variables, build.problems, _variable_types(build)),
         ],
         "estimators": {b: captured.stamps[b] for b in _given(build.graph).nodes if b in captured.stamps},
         "tangents": {block: str(proof) for block, proof in build.rehearsed.proofs.items()},

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from lpc.flow import Flow, Row
 from lpc.views.tables import table
 
-OWN, OTHER, NONE = "●", "○", "·"
+OWN, OTHER, INDIRECT, NONE = "●", "○", "~", "·"
 
 
 def shown(flow: Flow) -> Iterator[RenderableType]:
@@ -20,17 +20,24 @@ def shown(flow: Flow) -> Iterator[RenderableType]:
     for row in flow.rows:
         matrix.add_row(row.block, _names(row), *(_sign(row, loss) for loss in flow.losses))
     yield matrix
-    yield f"\n{OWN} the block's own loss reaches them, {OTHER} another block's does, {NONE} does not"
+    through = f" {INDIRECT} does through auxiliary variables alone," if any(row.indirect for row in flow.rows) else ""
+    yield f"\n{OWN} the block's own loss reaches them, {OTHER} another block's does,{through} {NONE} does not"
 
 
 def plain(flow: Flow) -> dict[str, Any]:
     """Return the matrix as lists."""
-    return {"losses": list(flow.losses), "rows": [{**asdict(row), "losses": sorted(row.losses)} for row in flow.rows]}
+    return {"losses": list(flow.losses), "rows": list(map(_plain, flow.rows))}
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    found = {**asdict(row), "losses": sorted(row.losses)}
+    indirect = found.pop("indirect")
+    return {**found, "indirect": sorted(indirect)} if indirect else found
 
 
 def _sign(row: Row, loss: str) -> str:
     if loss not in row.losses:
-        return NONE
+        return INDIRECT if loss in row.indirect else NONE
     return OWN if loss.rpartition(".")[0] == row.block else OTHER
 
 

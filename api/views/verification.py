@@ -17,7 +17,8 @@ SHOWN = 5
 def parameters(report: Report) -> Table:
     """Return one row for each parameter: the losses that reach it, those that may, its gradient's error."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("parameter", "reached by", "declared", *(["target made of"] if report.targets else [])):
+    indirect = ["through variables"] if report.indirect else []
+    for name in ("parameter", "reached by", "declared", *(["target made of"] if report.targets else []), *indirect):
         table.add_column(name, overflow="fold")
     table.add_column("gradient error", justify="right")
     for name, losses in report.influence.items():
@@ -25,6 +26,7 @@ def parameters(report: Report) -> Table:
         declared = report.declared.get(name, frozenset())
         shown = "" if error is None else f"{error:.1e}"
         made = [_names(report.targets.get(name, ()))] if report.targets else []
+        made += [_names(report.indirect.get(name, ()))] if indirect else []
         style = "red" if name in report.leaks else None
         table.add_row(name, _names(losses), _names(declared), *made, shown, style=style)
     return table

@@ -110,3 +110,43 @@ def test_what_is_stepped_or_stored_out_of_place_is_told(link: str, found: str, i
     step = parse(text.replace(found, instead)).step
     problems = verify(replace(plan, program=replace(plan.program, step=step)))
     assert [problem.code for problem in problems] == ["0564"]
+
+
+def warnings_of(hidden: int, width: int, link: str, batch: int = 200) -> list[str]:
+    layers = ", ".join(f"f{i}: linear({width}), r{i}: relu" for i in range(hidden))
+    spec = f"""
+network: {{inputs: {{image: [1, 8, 8]}}, layers: [flatten, {layers}, out: linear(10)]}}
+data: {{source: digits, batch: {batch}}}
+loss: cross_entropy
+decompose: {{blocks: per_layer, at: preactivation, links: variable({link})}}
+learn: [{{blocks: "*", optimizer: adam(lr=0.008)}}]
+run: {{epochs: 1}}
+"""
+    return list(lpc.build(spec).data.report["warnings"])
+
+
+RELEASED = (
+    "penalty=squared(weight=0.003, reduction=mean), optimizer=sgd(lr=0.3, momentum=0.9, nesterov=true), steps=5,"
+    " anchor=false, divide_by_weight=true"
+)
+
+
+def test_what_means_let_vanish_is_told() -> None:
+    """A4: of five layers of 100 units the released code freezes the first two, and trains two layers well."""
+    told = warnings_of(5, 100, RELEASED)
+    assert [f"`f{i}` hardly learns" in " ".join(told) for i in range(5)] == [True, True, False, False, False]
+    assert warnings_of(2, 100, RELEASED) == []
+    assert warnings_of(5, 100, "penalty=squared(weight=1.0, reduction=sum), optimizer=sgd(lr=0.3)") == []
+
+
+@pytest.mark.parametrize(("rate", "grows"), [(0.9, False), (1.1, True)])
+def test_a_step_that_is_too_large_for_its_penalty_is_told(rate: float, grows: bool) -> None:
+    """B6: stable for rates times weights between 0 and 1."""
+    told = warnings_of(1, 10, f"penalty=squared(weight=1.0), optimizer=sgd(lr={rate}), steps=3")
+    assert any("diverges" in text for text in told) == grows
+
+
+def test_a_weight_that_only_rescales_a_rate_is_noted() -> None:
+    spec = SPEC.format(**{**PLAIN, "norm": "", "link": ""})
+    plan = lpc.build(spec.replace("per_layer", "{b1: [f1, f2], b2: [f3, f4]}"))
+    assert plan.data.report["notes"] == ["the weight of b1->b2 only rescales the learning rate of block `b1`"]
