@@ -278,7 +278,12 @@ class _Writer:
 
     def arguments(self, kernel: Kernel, read: Mapping[str, str]) -> tuple[str, ...]:
         listed = [b for b in kernel.arguments if b.role not in ("state", "seed")]
-        return tuple(self.noise(b) if b.role == "random" else read.get(b.name, b.name) for b in listed)
+        return tuple(self.argument(kernel.block, bundle, read) for bundle in listed)
+
+    def argument(self, block: str, bundle: Bundle, read: Mapping[str, str]) -> str:
+        if bundle.role == "random":
+            return self.noise(bundle)
+        return _value(block, bundle) if bundle.role == "residuals" else read.get(bundle.name, bundle.name)
 
     def record(self, block: str, name: str, value: str) -> Iterator[Instruction]:
         yield Record(f"{block}.{name}", value)

@@ -1,6 +1,6 @@
 """Does solving the variables come to anything? Movements below the numbers' resolution, steps that grow, idle weights.
 
-Jacobians are taken as 1 and derivatives of a sample's loss as 1: what is told is an order of magnitude. By the mean over
+Jacobians and derivatives of a sample's loss are taken as 1: what is told is an order of magnitude. By the mean over
 all elements each layer multiplies what arrives by 2 s / (B D), with s the effective step, B samples and D elements.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -90,10 +90,21 @@ def exact_forward_and_backward(local: LocalGraph) -> tuple[Kernel, Kernel]:
     return _by_residuals(local, whole, forward, [], backward, "exact_")
 
 
-def _by_residuals(
-    local: LocalGraph, whole: Ports, forward: list[Entry], told: list[Entry], backward: list[Entry], prefix: str
+def around_a_wait(
+    local: LocalGraph, first: Collection[Slot], second: Collection[Slot], later: Collection[str]
 ) -> tuple[Kernel, Kernel]:
-    given = [(s, n) for s, n in whole.arguments if s.role in ("state", "seed", "cotangent")]
+    """Cut a step into `forward -> first results, residuals` and `backward(residuals, later inputs) -> second ones`."""
+    whole = ports(local)
+    forward, backward = ([(s, n) for s, n in whole.results if s in chosen] for chosen in (first, second))
+    return _by_residuals(local, whole, forward, forward, backward, "", later)
+
+
+def _by_residuals(
+    local: LocalGraph, whole: Ports, forward: list[Entry], told: list[Entry], backward: list[Entry], prefix: str,
+    later: Collection[str] = (),
+) -> tuple[Kernel, Kernel]:  # fmt: skip
+    roles = ("state", "seed", "cotangent")
+    given = [(s, n) for s, n in whole.arguments if s.role in roles or (s.role == "input" and s.source in later)]
     saved = _residuals(local.graph, [n for _, n in backward], ancestors(n for _, n in forward), [n for _, n in given])
     kept = [(Slot("residuals", "residuals", f"r{i}"), node) for i, node in enumerate(saved)]
     block, symbols = local.block, local.symbols

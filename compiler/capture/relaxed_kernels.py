@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lpc.compiler.capture.cut import ports
+from lpc.compiler.capture.cut import around_a_wait, ports
 from lpc.compiler.capture.joint import LocalGraph, Slot
 from lpc.compiler.capture.lower import lower
 from lpc.compiler.capture.relaxed import ANCHOR, MEMORY, SLOPE, slope_slot
@@ -44,6 +44,8 @@ class _Cutter:
         again = moved if self.variables.moving else []
         first = [*told, *moved] if early else again
         anew = self.variables.sweeps > 1 or self.repeats()
+        if early and self.outputs and not problem.reads and not again:
+            return self.halves(first, local, anew)
         forward = self.twice("forward", self.outputs, first, again, anew) if self.outputs else None
         solved = {
             v.value: self.twice(
@@ -57,10 +59,19 @@ class _Cutter:
             for v in problem.reads
             if slope_slot(ANCHOR, v) in self.slots
         }
-        optimizer, gradients = problem.optimizer, [s for s in self.slots if s.role == "gradients"]
-        further = optimizer is not None and optimizer.steps > 1
-        solve = self.kernel("solve", gradients) if further else None
-        return RelaxKernels(forward, solved, anchors, self.kernel("local", local) if local else None, solve)
+        return RelaxKernels(forward, solved, anchors, self.kernel("local", local) if local else None, self.solve())
+
+    def halves(self, first: list[Slot], local: list[Slot], anew: bool) -> RelaxKernels:
+        """A block that reads no variable computes nothing twice: its weights learn from what the forward pass saved."""
+        later = {name for v in self.problem.makes for name in (v.name, *v.laws)}
+        forward, backward = around_a_wait(self.local, {*self.outputs, *first}, set(local), later)
+        again = self.kernel("forward_again", self.outputs) if anew else forward
+        return RelaxKernels(Twice(forward, again), {}, {}, backward if local else None, self.solve())
+
+    def solve(self) -> Kernel | None:
+        """What finds the weights' gradients in further steps on the batch."""
+        optimizer, gradients = self.problem.optimizer, [s for s in self.slots if s.role == "gradients"]
+        return self.kernel("solve", gradients) if optimizer is not None and optimizer.steps > 1 else None
 
     def told(self) -> list[Slot]:
         """What is recorded of the block's own losses."""
