@@ -81,7 +81,12 @@ def test_svg_shows_blocks_links_and_what_crosses(graph: nx.DiGraph[str]) -> None
         assert boxes.count("block") == 3
 
 
-def test_boxes_and_labels_do_not_overlap(graph: nx.DiGraph[str]) -> None:
+@pytest.mark.parametrize("library", ["igraph", "none"])
+def test_boxes_and_labels_do_not_overlap(
+    graph: nx.DiGraph[str], library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library == "none":
+        monkeypatch.setitem(sys.modules, "igraph", None)
     layout = layered(graph, dict.fromkeys(graph, (120.0, 60.0)), dict.fromkeys(graph.edges, (90.0, 14.0)))
     cells = [*layout.boxes.values(), *(c for chain in layout.chains.values() for c in chain)]
     for one in cells:

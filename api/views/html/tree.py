@@ -67,7 +67,9 @@ def items_of(kernel: Kernel, flops: Mapping[str, int]) -> list[Item]:
             seen.update((port.value, (bundle.name,)) for port in bundle.ports)
     for node in kernel.nodes:
         sources = _merged(seen.get(name, ()) for name in references([*node.args, *node.kwargs.values()]))
-        if not sources or node.op == "getitem" or not node.types or not node.op.startswith("aten."):
+        if not node.types:
+            continue  # a length: reading it is no flow of values
+        if not sources or node.op == "getitem":  # of parameters alone, or an item
             seen[node.name] = sources
             continue
         title, path = node.op.split(".")[1], tuple(node.origin.split(".")) if node.origin else ()

@@ -113,6 +113,14 @@ def test_equal_blocks_are_folded(plan: lpc.Plan) -> None:
     assert [(edge["a"], edge["b"]) for edge in inside["edges"]] == [(0, 1), (1, 2)]
 
 
+def test_reading_a_length_is_no_edge(plan: lpc.Plan) -> None:
+    """The batch's size, which views read off the input, would be an edge from there to each of them."""
+    scene = contents(plan, plan.lengths())["scene"]
+    first = scene["graphs"][scene["graphs"][scene["root"]]["nodes"][1]["g"]]
+    assert [node["n"] for node in first["nodes"]] == ["image", "flatten1", "fc0", "act0", "act0"]
+    assert [(edge["a"], edge["b"]) for edge in first["edges"]] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
 def test_boxes_of_a_graph_do_not_overlap(plan: lpc.Plan) -> None:
     for graph in contents(plan, plan.lengths())["scene"]["graphs"]:
         boxes = [(n["x"] - n["w"] / 2, n["x"] + n["w"] / 2, n["y"], n["y"] + n["h"]) for n in graph["nodes"]]
