@@ -52,6 +52,9 @@ SHIPPED = (
     "blockprop",
     "blockprop_cached",
     "altmin",
+    "altmin_mem",
+    "altmin_binary",
+    "straight_through",
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")

@@ -31,6 +31,14 @@ TINY: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def test_a_step_of_codes_is_the_loop_by_hand(script: Callable[[str], Any]) -> None:
+    alternating = script("alternating")
+    for index in (0, 3):
+        plan, loop, ratio = alternating.timed(alternating.CASES[index], 1)  # compares the weights first
+        assert plan > 0 < loop
+        assert ratio > 0
+
+
 @pytest.mark.parametrize(("name", "method"), [*((name, "local") for name in TINY), ("mlp", "backprop")])
 def test_the_plan_and_the_loop_compute_the_same(script: Callable[[str], Any], name: str, method: str) -> None:
     step = script("step")

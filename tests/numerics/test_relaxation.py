@@ -87,6 +87,35 @@ def test_a_plan_is_its_reference(case: str) -> None:
     assert solved <= report.buffers.keys()
 
 
+RESIDUAL = """
+network:
+  inputs: {{x: [2, 6, 6]}}
+  layers:
+    - conv1: conv(4, 3, padding=1, bias=false)
+    - bn1: batch_norm
+    - relu
+    - r1: {{residual: [c2: conv(4, 3, padding=1), bn2: batch_norm, relu, c3: conv(4, 3, padding=1)]}}
+    - relu
+    - global_avg_pool
+    - out: linear(3)
+data: none
+fields: {{y: {{shape: [], dtype: int64}}}}
+loss: cross_entropy
+decompose: {{blocks: per_layer, at: preactivation, links: variable({link})}}
+learn: [{{blocks: "*", optimizer: sgd(lr=0.1)}}]
+run: {{epochs: 1}}
+"""
+
+
+@pytest.mark.parametrize("link", ["steps=2", "sweep=jacobi, steps=2, buffers=every", "init=cache, sweeps=2"])
+def test_a_skip_connection_has_a_variable_for_each_tensor_that_crosses(link: str) -> None:
+    plan = lpc.build(RESIDUAL.format(link=link))
+    assert len(plan.data.program.variables) == 4
+    report = lpc.verify(plan)
+    assert report.ok, report
+    assert report.worst < 1e-12
+
+
 def test_what_a_variable_carries_is_told_apart_from_gradients() -> None:
     report = lpc.verify(lpc.build(SPEC.format(**{**PLAIN, "link": ""})))
     assert report.influence["f1.weight"] == {"f1.loss"}

@@ -18,6 +18,45 @@ run: {epochs: 1}
 """
 
 WRITTEN_OUT = {
+    "altmin_mem": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  at: preactivation
+  links:
+    "*":
+      variable:
+        penalty: squared(weight=0.003, reduction=mean)
+        optimizer: sgd(lr=0.3, momentum=0.9, nesterov=true)
+        steps: 5
+        anchor: false
+        divide_by_weight: true
+        buffers: every
+learn:
+  - {blocks: "*", loss: consistency(weight=1.0), solver: memory(sweeps=1), optimizer: adam(lr=0.008)}
+  - {blocks: out, solver: gradient}
+""",
+    "altmin_binary": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  at: preactivation
+  links:
+    "*":
+      variable:
+        penalty: squared(weight=0.003, reduction=mean)
+        optimizer: sgd(lr=0.3, momentum=0.9, nesterov=true)
+        steps: 10
+        anchor: false
+        divide_by_weight: true
+        buffers: every
+learn: [{blocks: "*", loss: consistency(weight=1.0), optimizer: adam(lr=0.008)}]
+""",
+    "straight_through": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: gradient}
+learn: [{blocks: "*", loss: none, optimizer: adam(lr=0.003)}]
+""",
     "blockprop": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: "variable(penalty=squared(weight=1.0), optimizer=sgd(lr=0.01), steps=1)"}
