@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,6 +17,7 @@ from lpc.output import tell
 from lpc.plan import Plan
 
 PLAN, LOGS = "run.plan", "logs"  # in the folder of a run
+DEFECT = 1  # the exit code of a worker that failed in a way that nobody foresaw
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def fit(plan: Plan, how: Fit) -> Mapping[str, Any]:
 
 
 def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
-    """A worker that fails leaves at once: its threads may wait for ranks that are gone."""
+    """Work until the run is over. A worker that fails leaves at once: its threads may wait for ranks that are gone."""
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import join
     from lpc.runtime.workers.supervisor import LOST, MISTAKE
@@ -93,9 +95,16 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
         for problem in error.diagnostics:
             tell(problem)
         codes = {problem.code for problem in error.diagnostics}
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(LOST if codes & {"0681", "0682"} else MISTAKE)
+        _leave(LOST if codes & {"0681", "0682"} else MISTAKE)
+    except Exception:
+        traceback.print_exc()
+        _leave(DEFECT)
+
+
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _ensure_agreed(workers: int | None) -> None:

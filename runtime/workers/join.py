@@ -43,11 +43,19 @@ def join(
     spec = load_spec(plan.spec)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plans = rank_plans(plan, spec, size)
-    chosen = choose_device(plans[rank], device if str(device) != "auto" else spec.run.device)
+    chosen = _device(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
     began = meet(rank, size, patience)
     worker = Worker(plan, plans, Gloo(edges_of(plans), chosen, patience), chosen, data)
     worker.began = began if rank == 0 else None
     return worker
+
+
+def _device(plan: Plan, wanted: str) -> torch.device:
+    """Choose a device; where no number is asked for, each worker of a machine has a GPU of its own while they last."""
+    chosen = choose_device(plan, wanted)
+    if chosen.type != "cuda" or ":" in wanted:
+        return chosen
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def meet(rank: int, size: int, patience: float) -> Callable[[], None] | None:
