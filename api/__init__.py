@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lpc.specs.lazy import lazily
 
 if TYPE_CHECKING:
+    from lpc.aligning import alignment
     from lpc.building import build
     from lpc.difference import diff
     from lpc.estimating import estimate
@@ -27,6 +28,7 @@ __all__ = [
     "Spec",
     "Trainer",
     "__version__",
+    "alignment",
     "build",
     "check",
     "diff",
@@ -48,6 +50,7 @@ __getattr__, __dir__ = lazily(
         "Spec": "lpc.specs.model",
         "Trainer": "lpc.trainer",
         "__version__": "lpc.version",
+        "alignment": "lpc.aligning",
         "build": "lpc.building",
         "check": "lpc.reading",
         "diff": "lpc.difference",

@@ -28,6 +28,9 @@ def verify(
         typer.Option(metavar="PACKAGE|PATH", help="let `module:` import from here as well", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the random batch")] = 0,
+    alignment: Annotated[
+        bool, typer.Option("--alignment", help="tell how near each block's gradient is to the exact one")
+    ] = False,
 ) -> None:
     """Prove a plan's isolation and compare its gradients with eager autograd, in float64."""
     if check is not None:
@@ -45,6 +48,8 @@ def verify(
         tell(problem)
     show(verification.parameters(report))
     say(verification.verdict(report))
+    if alignment:
+        show(verification.alignments(lpc.alignment(found, allow=allow or (), seed=seed)))
     if certificate is not None:
         from lpc.certificate import certify
 

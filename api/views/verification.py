@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from lpc.aligning import Alignment
     from lpc.verification import Report
 
 METRIC_TOLERANCE = 1e-6  # metrics are shares in float32
@@ -29,6 +30,16 @@ def parameters(report: Report) -> Table:
         made += [_names(report.indirect.get(name, ()))] if indirect else []
         style = "red" if name in report.leaks else None
         table.add_row(name, _names(losses), _names(declared), *made, shown, style=style)
+    return table
+
+
+def alignments(found: Mapping[str, Alignment]) -> Table:
+    """Return one row for each block: the cosine of its gradient with the exact one, and its length over that one's."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("block", "cosine with the exact gradient", "length over its"):
+        table.add_column(name, justify="left" if name == "block" else "right")
+    for block, one in found.items():
+        table.add_row(block, f"{one.cosine:.3f}", f"{one.ratio:.3f}")
     return table
 
 

@@ -72,21 +72,29 @@ def test_every_algorithm_of_the_localmixer_is_a_spec(
         for net in localmixer.NETS
         for name, algorithm in localmixer.ALGORITHMS.items()
     }
-    assert len(known) == 22
+    assert len(known) == 33
     assert all(known[net, name] for net in localmixer.NETS for name in ("BP", "L-BP", "LG-BP"))
     with pytest.raises(lpc.LpcError):
         localmixer.available({**localmixer.spec("S/1/1", localmixer.ALGORITHMS["BP"], 1, 0), "run": {"epochs": -1}})
 
 
 def test_the_localmixer_learns_by_an_algorithm(
-    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     localmixer = script("localmixer")
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
-    monkeypatch.setattr(localmixer, "IMAGE", [1, 8, 8])
-    monkeypatch.setattr(localmixer, "DATA", {"source": "digits", "batch": 20})
-    assert localmixer.main(["--net", "S/1/1", "--only", "LG-BP", "--epochs", "2"]) == 0
-    cells = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    monkeypatch.setitem(localmixer.NETS, "S/1/1", {**localmixer.NETS["S/1/1"], "image": [1, 8, 8]})
+    monkeypatch.setattr(localmixer, "MNIST", {"source": "digits", "batch": 20})
+    command = ["--net", "S/1/1", "--only", "LG-BP", "--epochs", "2", "--rows", str(tmp_path / "rows.jsonl")]
+    assert localmixer.main(command) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr(localmixer, "row", None)  # a row that is kept is not run again
+    assert localmixer.main(command) == 0
+    assert capsys.readouterr().out == first
+    cells = first.splitlines()[-1].split(" | ")
     test, train = map(float, cells[1].split("/"))
     assert 0 < train < test < 40  # percent; chance is 90
     assert cells[2:4] == ["2.43/0.00", "2"]
