@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lpc.compiler.build import Build, localize, network, partition, run_pipeline, trace
+from lpc.expected import reference
 from lpc.plan import Plan
+from lpc.precise import promote, sample_batch, sample_noise
 from lpc.runtime.trainer import Trainer
 from lpc.specs import Spec, load_spec
-from lpc.verification import promote, reference, sample_batch, sample_noise
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lpc.plan import Plan
+from lpc.report import Report
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import write_atomically
 from lpc.specs.plan.encode import canonical
 from lpc.specs.plan.manifest import digest
 from lpc.specs.plan.verify import influence, verify
-
-if TYPE_CHECKING:
-    from lpc.verification import Report
 
 FORMAT = 1
 LARGEST = 2**28  # bytes of a certificate

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from lpc.report import METRIC_TOLERANCE, Report
+
 if TYPE_CHECKING:
     from lpc.aligning import Alignment
-    from lpc.verification import Report
 
-METRIC_TOLERANCE = 1e-6  # metrics are shares in float32
 SHOWN = 5
 
 

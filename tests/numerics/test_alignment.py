@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import lpc
-from lpc.verification import sample_batch, sample_noise
+from lpc.precise import sample_batch, sample_noise
 
 LAYERS = [{"w1": "linear(5)"}, {"a1": "relu"}, {"w2": "linear(4)"}, {"a2": "tanh"}, {"out": "linear(3)"}]
 HIDDEN = ["w1", "w2"]
