@@ -22,6 +22,7 @@ from lpc.compiler.frontend.trace import trace as trace_network
 from lpc.compiler.isolation import declared_by_targets, declared_influence, ensure_isolated
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.localize import localize as localize_blocks
+from lpc.compiler.moments import moment_notes
 from lpc.compiler.negatives import Hard, hard_negatives
 from lpc.compiler.objective import POSITIVE, output_node
 from lpc.compiler.partition import partition as partition_network
@@ -324,7 +325,11 @@ def report(build: Build) -> dict[str, Any]:
         **({"libraries": libraries} if libraries else {}),
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
-        "notes": [*frozen_notes(_given(build.graph)), *idle_weights(build.variables, build.problems)],
+        "notes": [
+            *frozen_notes(_given(build.graph)),
+            *idle_weights(build.variables, build.problems),
+            *moment_notes(build.problems),
+        ],
         "warnings": [
             *build.rehearsed.warnings,
             *captured.warnings,

@@ -12,6 +12,7 @@ from torch import fx
 from lpc.compiler.formulas import Formula, formula, weights_of
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.losses.matching import TRANSFERS, Transfer
+from lpc.compiler.moments import moments_pay
 from lpc.compiler.partition.view import Site, View, view
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.transfers import UnmatchedError, transfer_after, transfer_of_loss
@@ -31,7 +32,8 @@ class Target:
     `node` names the pre-activation A in the training graph: what the block's last layer computes, all parameters of
     the block before it, none behind. G is the loss's gradient there. With `squared` the target is A - step G, else
     f(A) - step G with the `transfer` f; `natural` takes G S^-1 for G, S = B G'G + damping; with `clips` the target of
-    `matching` stays in f's range. `reduction` is that of the local loss; `solver` says how it is solved.
+    `matching` stays in f's range. `reduction` is that of the local loss; `solver` says how it is solved, and with a
+    square in gradient steps `by_moments` of the layer's inputs where that costs less.
     """
 
     node: str
@@ -44,6 +46,7 @@ class Target:
     reduction: str
     solver: Term
     formula: Formula = field(default_factory=Formula)
+    by_moments: bool = False
 
     @property
     def f(self) -> Transfer:
@@ -97,7 +100,7 @@ def targets(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str, Tar
         raise LpcError(Diagnostic("0434", message, span=spec.origin("decompose", "links")))
     named = traced.train.named_parameters(remove_duplicate=False)
     parameters = {traced.tied.get(name, name): parameter for name, parameter in named}
-    return {block: _target(spec, graph, seen, block, links[block], parameters) for block in learners}
+    return {block: _target(spec, graph, seen, block, links[block], parameters, traced) for block in learners}
 
 
 def _ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
@@ -108,8 +111,9 @@ def _ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
 
 
 def _target(
-    spec: Spec, graph: nx.DiGraph[str], seen: View, block: str, link: Term, parameters: Mapping[str, Any]
-) -> Target:
+    spec: Spec, graph: nx.DiGraph[str], seen: View, block: str, link: Term,
+    parameters: Mapping[str, Any], traced: Traced,
+) -> Target:  # fmt: skip
     options = signatures.LINKS["target"].bind(link)
     term = _loss(spec, graph, block)
     site = _preactivation(spec, graph, seen, block)
@@ -129,6 +133,7 @@ def _target(
         stated(spec, block, "reduction") or "mean",
         stated(spec, block, "solver") or Term("gradient"),
         formula(spec, block, linear, site.node.meta["val"], *weights_of(parameters, trained)),
+        linear and moments_pay(spec, block, traced, site.node, trained),
     )
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from lpc.compiler.capture.design import Design, InputRun, design_of
+from lpc.compiler.capture.gram import GramStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Slot, state_slot
+from lpc.compiler.capture.moments import anchor_slot
 from lpc.compiler.capture.solvers import SOLVERS, Problem, newton
-from lpc.compiler.capture.target import Leading, SolveStep, anchor_slot, target_slot
+from lpc.compiler.capture.target import Leading, SolveStep, target_slot
 from lpc.compiler.targets import SQUARED
 
 
@@ -25,10 +27,6 @@ class FormulaStep(SolveStep):
             for name in self.problem.trainable:
                 tensor = self.network_state()[self.known(name)]
                 self.arguments.add(anchor_slot(self.goal, name), tensor.dtype, tensor.shape)
-
-    def known(self, name: str) -> str:
-        """Return the name that the block's own module has for a parameter."""
-        return next(n for n in self.network_state() if self.aliases.get(n, n) == name)
 
     def interpreter(self, bound: object) -> InputRun:
         self.run = InputRun(self.block.module, self.goal.node)
@@ -69,5 +67,7 @@ def trace_solve(
     leading: Leading, types: Inputs, aliases: Mapping[str, str], target: CaptureTarget
 ) -> LocalGraph:
     """Trace the gradient of a block's local problem at any weights, or the way to its solution."""
-    kind = FormulaStep if leading.problem.by_formula else SolveStep
+    goal = leading.problem.target
+    assert goal is not None, "a block with a target"
+    kind = FormulaStep if goal.formula.known else GramStep if goal.by_moments else SolveStep
     return kind(leading.problem, leading.block, types, (), aliases, target, frozenset()).trace("train")

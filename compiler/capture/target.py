@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule, extract
+from lpc.compiler.capture.design import design_of
 from lpc.compiler.capture.joint import (
     Outcome,
     Slot,
@@ -24,6 +25,7 @@ from lpc.compiler.capture.joint import (
     value_slot,
 )
 from lpc.compiler.capture.lower import ancestors
+from lpc.compiler.capture.moments import anchor_slot, first_slot, moment_slots, moments
 from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.local_loss import LocalModules
 from lpc.compiler.localize import Arrival, LocalProblem
@@ -38,11 +40,13 @@ class CutRun(LabelledRun):
         self.cut = cut
         self.attached: Tensor
         self.leaf: Tensor
+        self.input: Tensor  # of the layer
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.name != self.cut:
             return result
+        self.input = self.env[n.all_input_nodes[0]]
         self.attached, self.leaf = result, result.detach().requires_grad_()
         return self.leaf
 
@@ -79,11 +83,27 @@ class TargetStep(Step):
                 self.results.append(cotangent_slot(Arrival(value, self.problem.block)))
                 values.append(cotangent.detach())
         towards = target_of(self.goal, attached.detach(), arrived)
+        left = residual(self.goal, attached.detach(), towards, arrived)
+        if self.goal.by_moments:
+            return values + self.moments(tensors, bound, left)
         self.results.append(target_slot(self.goal))
         values.append(towards.detach())
-        if self.goal.formula.known:
-            return values + self.anchors(tensors)
-        return values + self.first(bound, residual(self.goal, attached.detach(), towards, arrived))
+        return values + (self.anchors(tensors) if self.goal.formula.known else self.first(bound, left))
+
+    def moments(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], left: Tensor) -> list[Tensor]:
+        """Return the first gradient, and what later steps need of the batch in place of the target."""
+        known = {self.aliases.get(n, n): n for n in self.network_state()}
+        layer = next(n for n in self.block.module.graph.nodes if n.name == self.goal.node)
+        design = design_of(self.block.module, layer, {known[name]: name for name in self.problem.trainable})
+        found = moments(self.goal, design, self.run.input.detach(), self.run.attached.detach())
+        self.results += moment_slots(self.goal)
+        values = [found.pairs, found.sums, found.count]
+        first = self.first(bound, left)
+        values += first
+        for name, gradient in zip(self.problem.trainable, first, strict=True):
+            self.results += [anchor_slot(self.goal, name), first_slot(self.goal, name)]
+            values += [tensors[state_slot(name)] * 1.0, gradient]
+        return values
 
     def anchors(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
         """Return copies of the weights before the batch, where steps that move them go back to them."""
@@ -105,9 +125,14 @@ class SolveStep(Step):
         assert self.problem.target is not None, "the step of a block with a target"
         return self.problem.target
 
+    def known(self, name: str) -> str:
+        """Return the name that the block's own module has for a parameter."""
+        return next(n for n in self.network_state() if self.aliases.get(n, n) == name)
+
     def collect(self, mode: str) -> None:
         super().collect(mode)
-        self.arguments.add(target_slot(self.goal), *self.types.values[self.goal.node])
+        if not self.goal.by_moments:
+            self.arguments.add(target_slot(self.goal), *self.types.values[self.goal.node])
 
     def train(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
         goal, slots = self.goal, [state_slot(name) for name in self.problem.trainable]
@@ -140,11 +165,6 @@ def leading(problem: LocalProblem, network: fx.GraphModule, nodes: Sequence[str]
 def target_slot(target: Target) -> Slot:
     """Return where a block's target goes; it is named after the loss that compares with it."""
     return Slot("target", "target", target.loss)
-
-
-def anchor_slot(target: Target, name: str) -> Slot:
-    """Return where the weights before the batch go, beside the target."""
-    return Slot("target", "target", f"{target.loss}.{name}")
 
 
 def target_of(target: Target, start: Tensor, gradient: Tensor) -> Tensor:

@@ -135,3 +135,19 @@ def test_an_editor_is_answered(
     times = asyncio.run(lsp.measure(path, lsp.sample(spelling, tmp_path), 1))
     assert set(times) == {"diagnostics", "completion", "hover"}
     assert all(len(taken) == 1 for taken in times.values())
+
+
+@pytest.mark.parametrize("variant", ["s", "m"])
+def test_locoprop_s_plan_and_plain_loop_are_one_method(script: Callable[[str], Any], variant: str) -> None:
+    """Three steps of the autoencoder at a hundredth of its size; in float32, from random numbers."""
+    step = script("locoprop_step")
+    step.WIDTHS = (784, 20, 10, 5, 2, 5, 10, 20, 784)
+    small = f"{{zoo: autoencoder, args: {{widths: {list(step.WIDTHS)}}}}}"
+    text = step.spec(variant, 6).replace("{zoo: autoencoder}", small)
+    trainer = lpc.Trainer(lpc.build(text), device="cpu")
+    plain = step.Plain(variant == "m", trainer.state_dict())
+    x = torch.rand(6, 784, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        trainer.step({"image": x.reshape(-1, 1, 28, 28)})
+        plain.step(x)
+    assert step.difference(plain, trainer.state_dict()) < 1e-5

@@ -122,7 +122,7 @@ class Hand:
     """A loop by hand: all pre-activations, gradients and targets first, then every layer on its own."""
 
     def __init__(self, parts: list[Part], state: State, loss: Callable[..., Tensor], method: Method) -> None:
-        self.parts, self.loss, self.method = parts, loss, method
+        self.parts, self.loss, self.method, self.prox = parts, loss, method, float("inf")
         self.state = {n: t.detach().clone() for n, t in state.items()}
         self.optimizers = {p.name: method.make(self.own(p)) for p in parts}
 
@@ -148,14 +148,15 @@ class Hand:
         for part, x, towards in self.problems(batch):
             if self.method.reset:
                 self.optimizers[part.name] = self.method.make(self.own(part))
-            optimizer = self.optimizers[part.name]
+            optimizer, origins = self.optimizers[part.name], [t.clone() for t in self.own(part)]
             rate = optimizer.defaults["lr"]
             for k in range(self.method.count):
                 leaves = [t.detach().requires_grad_() for t in self.own(part)]
                 a = part.layer(x, *leaves)
                 left = (self.method.compared(part)(a.detach()) - towards) / self.method.divide(a)
-                for t, gradient in zip(self.own(part), torch.autograd.grad(a, leaves, left), strict=True):
-                    t.grad = gradient
+                found = torch.autograd.grad(a, leaves, left)
+                for t, gradient, origin in zip(self.own(part), found, origins, strict=True):
+                    t.grad = gradient + (t - origin) / self.prox
                 optimizer.param_groups[0]["lr"] = rate * max(1 - k / self.method.count, self.method.floor)
                 optimizer.step()
 
@@ -259,21 +260,42 @@ def test_variants(case: str) -> None:
     compare("tanh", "mse", rule, Method(True, **more), link)
 
 
-def test_convolutions_and_what_follows() -> None:
+@pytest.mark.parametrize("matching", [False, True], ids=["S", "M"])
+def test_convolutions_and_what_follows(matching: bool) -> None:
     """The target is for every channel and position; pooling and flattening only pass it on."""
     layers = [{"conv": "conv(2, kernel=3)"}, "tanh", "avg_pool(2)", "flatten", {"out": "linear(3)"}]
     term, objective, _ = LOSSES["mse"]
-    plan = built(layers, term, {"loss": "matching", **SGD}, "target(step=2.0)", [1, 6, 6], FLOATS)
+    loss = "matching" if matching else "squared"
+    plan = built(layers, term, {"loss": loss, **SGD}, "target(step=2.0)", [1, 6, 6], FLOATS)
     trainer = lpc.Trainer(plan, device="cpu")
     parts = [
         Part("conv", F.conv2d, torch.tanh, lambda h: F.avg_pool2d(h, 2).flatten(1)),
         Part("out", F.linear),
     ]
-    hand = Hand(parts, trainer.state_dict(), objective, Method(True))
+    hand = Hand(parts, trainer.state_dict(), objective, Method(matching))
     for batch in numbers(shape=(1, 6, 6)):
         trainer.step(batch)
         hand.step(batch)
     same(trainer.state_dict(), hand.state)
+    assert lpc.verify(plan).ok
+
+
+@pytest.mark.parametrize("inputs", [7, 400])
+def test_steps_by_moments_and_by_samples(inputs: int) -> None:
+    """With 400 inputs and batches of 128 only the second layer's moments cost less than the samples."""
+    term, objective, _ = LOSSES["mse"]
+    layers = [{"fc0": "linear(5)"}, "tanh", {"fc1": "linear(3)"}]
+    plan = built(layers, term, {"loss": "squared", **SGD, "prox": 3.0}, "target(step=2.0)", [inputs], FLOATS)
+    where = "fc0, fc1" if inputs == 7 else "fc1"
+    assert plan.data.report["notes"] == [f"steps go by the second moments of inputs, which costs less, in {where}"]
+    trainer = lpc.Trainer(plan, device="cpu")
+    parts = [Part("fc0", F.linear, torch.tanh), Part("fc1", F.linear)]
+    hand = Hand(parts, trainer.state_dict(), objective, Method(False))
+    hand.prox = 3.0
+    for batch in numbers(shape=(inputs,)):
+        trainer.step(batch)
+        hand.step(batch)
+    same(trainer.state_dict(), hand.state, 1e-11)
     assert lpc.verify(plan).ok
 
 
