@@ -1,6 +1,6 @@
 """What do two processes gain? The speed-up of a forward-only pipeline over that of two independent copies.
 
-    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 12]
+    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 40]
 
 The same processes take turns: the plan on all of them, an independent copy of the whole plan on each side by side, and
 one copy alone; of copies the slowest counts. What copies reach together is what the machine has to give; a
@@ -29,7 +29,7 @@ from lpc.runtime.workers.supervisor import Supervisor
 
 BLOCKS = 8
 WARM = 2  # steps before the clock starts
-ROUNDS = 15
+ROUNDS = 9
 LINKS = ("stop", "gradient")
 
 
@@ -100,7 +100,7 @@ def measure(plan: Path, workers: int, options: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option, default in {"workers": 2, "width": 512, "batch": 256, "steps": 12}.items():
+    for option, default in {"workers": 2, "width": 512, "batch": 256, "steps": 40}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--plan", type=Path)
     parser.add_argument("--folder", type=Path)
