@@ -22,7 +22,9 @@ from lpc.compiler.capture.joint import Slot, Step, state_slot
 from lpc.compiler.capture.tracing import LabelledRun
 from lpc.compiler.capture.types import dtype_name
 from lpc.compiler.feedback import backward_size, backward_weight
+from lpc.compiler.frontend.modules import MaskedLinear
 from lpc.compiler.local_loss import Judged
+from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise
 
@@ -47,6 +49,7 @@ class AlignedStep(Step):
 
     def collect(self, mode: str) -> None:
         super().collect(mode)
+        self.ensure_linear()
         self.widths = {name: backward_size(weight, self.scale) for name, weight in self.weights().items()}
         for name, weight in self.weights().items():
             if self.kind in ("random", "frsf"):
@@ -55,6 +58,15 @@ class AlignedStep(Step):
                 noise = self.noise(name, weight)
                 self.arguments.add(_noise_slot(noise), weight.dtype, tuple(weight.shape))
                 self.drawn[noise.site] = noise
+
+    def ensure_linear(self) -> None:
+        """Raise LpcError (0420) for a layer whose way back is its own."""
+        called = {str(n.target) for n in self.block.module.graph.nodes if n.op == "call_module"}
+        masked = next((p for p in sorted(called) if isinstance(self.block.module.get_submodule(p), MaskedLinear)), None)
+        if masked is not None:
+            text = f"`{masked}` has a way back of its own, which `feedback_alignment` would replace"
+            help = "take `linear`, or another estimator"
+            raise LpcError(Diagnostic("0420", text, place=self.problem.block, help=help))
 
     @property
     def kind(self) -> str:

@@ -80,6 +80,14 @@ def linear(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
     return nn.Linear(channels(xs[0], -1), a["out"], bias=a["bias"])
 
 
+def masked_linear(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
+    width = channels(xs[0], -1)
+    for size, what in ((width, "input"), (a["out"], "output")):
+        if size % a["groups"]:
+            raise MisfitError(f"{size} {what} features cannot be divided into {a['groups']} groups")
+    return modules.MaskedLinear(width, a["out"], a["groups"], a["bias"])
+
+
 def grouped_linear(xs: Sequence[Tensor], a: Arguments) -> nn.Module:
     if xs[0].dim() < 3:
         raise MisfitError("it expects [..., groups, channels]")
@@ -251,6 +259,7 @@ def elementwise(make: Callable[..., nn.Module], **names: str) -> Builder:
 
 BUILDERS: dict[str, Builder] = {
     "linear": linear,
+    "masked_linear": masked_linear,
     "grouped_linear": grouped_linear,
     "conv": conv,
     "conv_transpose": conv_transpose,

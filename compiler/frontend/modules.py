@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +132,42 @@ class Patches(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+class MaskedLinear(nn.Linear):
+    """A dense linear map whose errors go back within groups alone: those of a group of outputs to the same inputs.
+
+    A group's loss then teaches what it alone depends on, and dense weights besides; nothing is copied for it.
+    """
+
+    def __init__(self, channels: int, out: int, groups: int, bias: bool = True) -> None:
+        super().__init__(channels, out, bias)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _WithinGroups.apply(x, self.weight, self.bias, self.groups)  # type: ignore[no-any-return, no-untyped-call]
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, groups={self.groups}"
+
+
+class _WithinGroups(torch.autograd.Function):
+    """Dense forwards, block-diagonal backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.groups, ctx.biased = groups, bias is not None
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        parts = weight.unflatten(1, (ctx.groups, -1)).unflatten(0, (ctx.groups, -1))
+        own = parts.diagonal(dim1=0, dim2=2)  # [outputs, inputs, groups] of a group
+        back = torch.einsum("...go,oig->...gi", cotangent.unflatten(-1, (ctx.groups, -1)), own).flatten(-2)
+        errors = cotangent.flatten(0, -2)
+        return back, errors.mT @ x.flatten(0, -2), errors.sum(0) if ctx.biased else None, None
 
 
 class GroupedLinear(nn.Module):

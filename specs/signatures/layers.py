@@ -32,6 +32,15 @@ _WEIGHTED = (
         "linear", (Parameter("out", "size", doc="output features"), _BIAS), "affine map of the last axis"
     ),
     Signature(
+        "masked_linear",
+        (
+            Parameter("out", "size", doc="output features"),
+            Parameter("groups", "size", doc="groups of adjacent features, between which no gradient passes"),
+            _BIAS,
+        ),
+        "affine map of the last axis, dense forwards and block-diagonal backwards",
+    ),
+    Signature(
         "grouped_linear",
         (Parameter("out", "size", doc="output features of each group"), _BIAS),
         "affine map of the last axis, another one for each entry of the axis before: [..., groups, channels]",

@@ -47,6 +47,7 @@ IMAGE, ROW, TOKENS = [4, 6, 6], [8], [5, 8]
 CASES: list[Case] = [
     ("linear", (3,), {}, TOKENS, lambda x, p: F.linear(x, p["weight"], p["bias"])),
     ("linear", (3,), {"bias": False}, ROW, lambda x, p: x @ p["weight"].T),
+    ("masked_linear", (4, 2), {}, TOKENS, lambda x, p: x @ p["weight"].mT + p["bias"]),
     ("grouped_linear", (3,), {}, TOKENS, lambda x, p: by_group(x, p["weight"]) + p["bias"]),
     ("grouped_linear", (8,), {"bias": False}, [2, 5, 8], lambda x, p: by_group(x, p["weight"])),
     (
