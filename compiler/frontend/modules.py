@@ -163,11 +163,13 @@ class _WithinGroups(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        parts = weight.unflatten(1, (ctx.groups, -1)).unflatten(0, (ctx.groups, -1))
+        out, channels = weight.shape
+        parts = weight.view(ctx.groups, out // ctx.groups, ctx.groups, channels // ctx.groups)
         own = parts.diagonal(dim1=0, dim2=2)  # [outputs, inputs, groups] of a group
-        back = torch.einsum("...go,oig->...gi", cotangent.unflatten(-1, (ctx.groups, -1)), own).flatten(-2)
-        errors = cotangent.flatten(0, -2)
-        return back, errors.mT @ x.flatten(0, -2), errors.sum(0) if ctx.biased else None, None
+        errors = cotangent.reshape(*cotangent.shape[:-1], ctx.groups, -1)
+        back = torch.einsum("...go,oig->...gi", errors, own).flatten(-2)
+        rows = cotangent.flatten(0, -2)
+        return back, rows.mT @ x.flatten(0, -2), rows.sum(0) if ctx.biased else None, None
 
 
 class GroupedLinear(nn.Module):
