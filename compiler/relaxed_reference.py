@@ -99,7 +99,8 @@ class _Step:
         def crossing(name: str, value: Tensor) -> Tensor:
             if name in read and name in self.variables.every:
                 return read[name]
-            return self.forward.get(name, value).detach()  # what no variable replaces stays as it was first made
+            first: Tensor = self.forward.get(name, value)  # what no variable replaces stays as it was first made
+            return first.detach()
 
         kept = {n for b in evaluated if moves for n in graph.nodes[b]["buffers"]}
         before = {n: t for n, t in self.leaves.items() if not t.requires_grad}
