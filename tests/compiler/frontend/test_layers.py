@@ -110,6 +110,8 @@ CASES: list[Case] = [
     ),
     ("relu", (), {}, ROW, lambda x, p: x.clamp(min=0)),
     ("relu", (), {"backward": "identity"}, ROW, lambda x, p: x.clamp(min=0)),
+    ("sign", (), {}, ROW, lambda x, p: torch.where(x > 0, torch.ones_like(x), -torch.ones_like(x))),
+    ("sign", ("clip",), {}, ROW, lambda x, p: torch.where(x > 0, torch.ones_like(x), -torch.ones_like(x))),
     ("leaky_relu", (0.2,), {}, ROW, lambda x, p: torch.where(x > 0, x, 0.2 * x)),
     ("gelu", (), {}, ROW, lambda x, p: 0.5 * x * (1 + torch.erf(x / 2**0.5))),
     ("gelu", ("tanh",), {}, ROW, lambda x, p: F.gelu(x, approximate="tanh")),
