@@ -73,7 +73,7 @@ TABLE = (
     Bad("adapter_by_position", "name: small", "adapters: lora([])", "0114", 1, 11, "names nothing"),
     Bad("adapter_rank", "name: small", "adapters: lora(fc1, rank=0)", "0123", 1, 26, "at least 1"),
     Bad("train_blocks", "head: linear", "train: true", "0143", 15, 19, "`train` belongs to an entry with `params`"),
-    Bad("later_run", "epochs: 1", "workers: 2", "0111", 16, 7, "not supported"),
+    Bad("later_run", "epochs: 1", "microbatches: 2", "0111", 16, 7, "not supported"),
     Bad("units_of_none", "links: stop", "units: {groups: 0}", "0114", 13, 19, "above 0"),
     Bad("no_readout", "epochs: 1", "epochs: 1, predict: readout(a)", "0145", 16, 27),
     Bad("readout_of_a_list", "epochs: 1", "epochs: 1, predict: 'readout([1])'", "0123", 16, 36, "a text"),
