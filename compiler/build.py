@@ -16,6 +16,7 @@ from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
 from lpc.compiler.capture.types import tensor_type
 from lpc.compiler.correction import Corrections, corrections
+from lpc.compiler.formulas import idle_optimizers
 from lpc.compiler.frontend.network import BuiltNetwork, build_network
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.frontend.trace import trace as trace_network
@@ -156,9 +157,7 @@ def schedule(build: Build) -> Build:
 PIPELINE: tuple[Callable[[Build], Build], ...] = (network, trace, partition, localize, rehearse, capture, schedule)
 
 
-def build_plan(
-    spec: Spec, *, allow: Sequence[str] = (), fields: Mapping[str, TensorType] | None = None
-) -> Plan:
+def build_plan(spec: Spec, *, allow: Sequence[str] = (), fields: Mapping[str, TensorType] | None = None) -> Plan:
     """Build the plan of a spec.
 
     `fields` are the types of what the data source yields, batch axis (`B`) first; `allow` lists packages or paths that
@@ -329,6 +328,7 @@ def report(build: Build) -> dict[str, Any]:
             *frozen_notes(_given(build.graph)),
             *idle_weights(build.variables, build.problems),
             *moment_notes(build.problems),
+            *idle_optimizers(build.spec, build.problems),
         ],
         "warnings": [
             *build.rehearsed.warnings,

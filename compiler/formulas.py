@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from lpc.specs.term import Term
 
 NEWTON_STEPS = 30
 BY_FORMULA = frozenset({"exact", "closed_form", "cg"})
+UNUSED = frozenset({"exact", "cg", "fixed_point"})  # solvers that no rate of the optimizer enters
 SMALL_PROBLEM = 2**27  # numbers in the second derivatives of Newton's method
 
 
@@ -78,6 +79,16 @@ def formula_optimizer(spec: Spec, block: str, names: Sequence[str], repeats: boo
     return Optimizer(
         block, "sgd", {"lr": 1.0}, (group,), steps=steps if repeats else 1, outer=outer, outer_options=options
     )
+
+
+def idle_optimizers(spec: Spec, blocks: Iterable[str]) -> list[str]:
+    """Return notes about optimizers that `learn` states and a solver by formula does not use."""
+    solvers = {block: stated(spec, block, "solver") for block in blocks if stated(spec, block, "optimizer")}
+    return [
+        f"block {block}: `solver: {solver}` takes no step of `optimizer`; its value is not used"
+        for block, solver in solvers.items()
+        if solver is not None and solver.name in UNUSED
+    ]
 
 
 def fixed_point_term(spec: Spec, block: str) -> Term | None:

@@ -277,6 +277,13 @@ def test_the_way_is_handed_to_an_outer_optimizer() -> None:
     same(outer, {n: 0.25 * t for n, t in plain.items()})
 
 
+def test_an_optimizer_that_is_not_used_is_told() -> None:
+    built = plan([{"fc": "linear(5)"}], "mse(reduction=sum)", {"solver": "exact", "prox": 0.3})
+    assert built.data.report["notes"] == [
+        "block fc: `solver: exact` takes no step of `optimizer`; its value is not used"
+    ]
+
+
 @pytest.mark.parametrize("rule", [{"solver": "exact", "prox": 0.3}, {**NEWTON, "prox": 0.3}])
 def test_properties_of_proximal_steps(rule: dict[str, Any]) -> None:
     """Oracle 15: downhill, and the same for any order of the samples."""
