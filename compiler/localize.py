@@ -17,8 +17,8 @@ from lpc.compiler.estimator import Estimator
 from lpc.compiler.formulas import formula_optimizer
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.inner import ensure_inner
+from lpc.compiler.layer_solver import LayerSolver, layer_solver
 from lpc.compiler.local_loss import Judged, LocalLoss, LocalModules
-from lpc.compiler.memory import Memory, memory_solver
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
@@ -96,7 +96,7 @@ class LocalProblem:
     makes: tuple[Variable, ...] = ()
     reads: tuple[Variable, ...] = ()
     consistency: Consistency = field(default_factory=Consistency)
-    memory_solver: Memory | None = None
+    layer_solver: LayerSolver | None = None
 
     def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the metrics called `names` of the first loss that has any."""
@@ -151,8 +151,8 @@ class _Localizer:
         receives, sends = self.gradient_links(block)
         feedback = self.feedback(block)
         trainable = self.trainable(block)
-        remembered = memory_solver(self.spec, self.traced, self.graph, block, trainable, makes)
-        trainable = trainable if remembered is None else ()
+        by_formula = layer_solver(self.spec, self.traced, self.graph, block, trainable, makes)
+        trainable = trainable if by_formula is None else ()
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
         if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
@@ -179,7 +179,7 @@ class _Localizer:
             feedback,
             self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
             target=self.aims.get(block),
-            memory_solver=remembered,
+            layer_solver=by_formula,
             makes=makes,
             reads=reads,
             consistency=consistency(self.spec, block) if makes else Consistency(),

@@ -9,21 +9,12 @@ Source: Choromanska et al. 2019, arXiv 1806.09077 (AM-mem), after Mairal et al. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import networkx as nx
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.rules import stated, stated_at
-from lpc.compiler.variables import Variable
-from lpc.specs import signatures
-from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.model import Spec
-
-SOLVER = "memory"
 SMALLEST = 1e-10  # added to A's diagonal
 SETTLED = 1e-3  # largest change of a weight after which no further sweep is made
 
@@ -42,56 +33,20 @@ class Memory:
     sweeps: int
 
     @property
-    def matrices(self) -> dict[str, tuple[int, int]]:
+    def kept(self) -> Mapping[str, tuple[int, ...]]:
         """The sizes of A and B, by their names in the state."""
         sizes = {"A": (self.inputs, self.inputs), "B": (self.outputs, self.inputs)}
         return {f"memory.{self.block}.{name}": size for name, size in sizes.items()}
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The layer's only parameter."""
+        return (self.weight,)
 
-def memory_solver(
-    spec: Spec, traced: Traced, graph: nx.DiGraph[str], block: str, trainable: Sequence[str], makes: Sequence[Variable]
-) -> Memory | None:
-    """Return what `solver: memory` says of a block; None where it is solved otherwise.
-
-    Raises LpcError (0423) for a block that is not one linear layer without bias, right before its variable.
-    """
-    term = stated(spec, block, "solver")
-    if term is None or term.name != SOLVER:
-        return None
-    node = _layer(traced.train, graph.nodes[block]["nodes"]["train"])
-    reason = _obstacle(spec, traced, block, node, trainable, makes)
-    if reason is not None or node is None:
-        message = f"block `{block}` cannot be solved by memory matrices: {reason}"
-        raise LpcError(Diagnostic("0423", message, span=stated_at(spec, block, "solver")))
-    layer = traced.train.get_submodule(str(node.target))
-    assert isinstance(layer, nn.Linear)
-    given = signatures.SOLVERS[SOLVER].bind(term)
-    return Memory(
-        block, node.name, trainable[0], layer.out_features, layer.in_features,
-        float(given["forget"]), float(given["shrink"]), given["sweeps"],
-    )  # fmt: skip
-
-
-def _layer(network: fx.GraphModule, nodes: Sequence[str]) -> fx.Node | None:
-    own = set(nodes)
-    called = [n for n in network.graph.nodes if n.name in own and n.op == "call_module"]
-    linear = [n for n in called if isinstance(network.get_submodule(str(n.target)), nn.Linear)]
-    return linear[0] if len(linear) == 1 else None
-
-
-def _obstacle(
-    spec: Spec, traced: Traced, block: str, node: fx.Node | None, trainable: Sequence[str], makes: Sequence[Variable]
-) -> str | None:
-    if node is None:
-        return "it needs one linear layer"
-    if [v.value for v in makes] != [node.name]:
-        return "the variable after it does not stand for what its linear layer computes: take `at: preactivation`"
-    weight = f"{node.target}.weight"
-    if list(trainable) != [traced.tied.get(weight, weight)]:
-        return "it trains more than the layer's weight: take `linear(n, bias=false)`, and no norm"
-    if (stated(spec, block, "steps") or 1) > 1:
-        return "it takes no further steps on a batch"
-    return None
+    def after(self, a: Tensor, c: Tensor, old: Sequence[Tensor]) -> list[Tensor]:
+        """Return A and B with the rows of a batch, a [B, inputs] and c [B, outputs], and the weight that follows."""
+        first, second = remembered(self, a, c, old)
+        return [first, second, solved(self, old[2], first, second)]
 
 
 def remembered(rule: Memory, a: Tensor, c: Tensor, old: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

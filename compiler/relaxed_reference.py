@@ -18,9 +18,10 @@ from torch import Tensor
 
 from lpc.compiler.eager import Walk, head_parameters, total
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.layer_reference import solve_by_hand
+from lpc.compiler.layer_solver import LayerSolver
 from lpc.compiler.local_loss import LocalLoss
 from lpc.compiler.localize import LocalProblem
-from lpc.compiler.memory import SETTLED, SMALLEST, Memory
 from lpc.compiler.optimizer_class import optimizer_class
 from lpc.compiler.reference import Reference
 from lpc.compiler.variables import Factor, Penalty, Variable, Variables, penalty_names
@@ -84,8 +85,8 @@ class _Step:
         losses |= {name: value.detach() for name, value in objectives.items() if name not in losses}
         gradients = self.gradients(last, objectives)
         for problem in self.problems.values():
-            if problem.memory_solver is not None:
-                self.memorise(problem.memory_solver, last, found)
+            if problem.layer_solver is not None:
+                self.solve_layer(problem.layer_solver, last, found)
         return gradients, losses
 
     # Points
@@ -202,27 +203,12 @@ class _Step:
         found = torch.autograd.grad(objective, list(wanted.values()), allow_unused=True)
         return {n: g for n, g in zip(wanted, found, strict=True) if g is not None}
 
-
-    def memorise(self, rule: Memory, point: _Point, found: Values) -> None:
-        """Write a layer's memory and weights, column by column."""
+    def solve_layer(self, rule: LayerSolver, point: _Point, found: Values) -> None:
+        """Write a layer's weights as its formula has them, and what it keeps."""
         nodes = {n.name: n for n in self.walk.traced.train.graph.nodes}
         variable = next(v for v in self.variables.every.values() if v.producer == rule.block)
         inputs = point.values[nodes[rule.node].all_input_nodes[0].name].detach().flatten(0, -2)
-        code, share = found[variable.value].flatten(0, -2), rule.forget or 1.0
-        for name, rows in zip(rule.matrices, (inputs, code), strict=True):
-            kept = self.leaves[name] if rule.forget == 0.0 else (1.0 - rule.forget) * self.leaves[name]
-            self.leaves[name] = kept + share * torch.einsum("bi,bj->ij", rows, inputs)
-        a, b = (self.leaves[name] for name in rule.matrices)
-        weight = self.leaves[rule.weight].detach().clone()
-        for _ in range(rule.sweeps):
-            before = weight.clone()
-            for j in range(rule.inputs):
-                weight[:, j] += (b[:, j] - weight @ a[:, j]) / (a[j, j] + SMALLEST)
-                if rule.shrink:
-                    weight[:, j] = F.softshrink(weight[:, j], rule.shrink)
-            if (weight - before).abs().max() < SETTLED:
-                break
-        self.leaves[rule.weight] = weight
+        solve_by_hand(rule, self.leaves, inputs, found[variable.value].flatten(0, -2))
 
 
 _DISTANCES: dict[str, Callable[[Penalty, Tensor], Tensor]] = {

@@ -14,6 +14,7 @@ SOLVED_BY: dict[str, str] = {
     "fixed_point": "target",
     "cg": "target",
     "memory": "variable",
+    "least_squares": "variable",
 }
 
 

@@ -23,8 +23,8 @@ from lpc.compiler.capture.joint import (
     value_slot,
 )
 from lpc.compiler.capture.tracing import LabelledRun
+from lpc.compiler.layer_solver import solved_state
 from lpc.compiler.local_loss import LocalLoss
-from lpc.compiler.memory import remembered, solved
 from lpc.compiler.penalties import distance, magnitude
 from lpc.compiler.variables import SCALED, WEIGHED, Factor, Variable, law_name, penalty_names
 from lpc.specs.term import Term
@@ -63,15 +63,15 @@ class VariableStep(Step):
             dtype = self.types.values[variable.value][0]
             for name in variable.laws:
                 self.arguments.add(value_slot(name), dtype, ())
-        rule = self.problem.memory_solver
-        for name, shape in rule.matrices.items() if rule is not None else ():
+        rule = self.problem.layer_solver
+        for name, shape in rule.kept.items() if rule is not None else ():
             self.keep(name, torch.zeros(shape, dtype=self.types.values[self.problem.makes[0].value][0]))
 
     def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
-        if self.problem.memory_solver is None:
+        if self.problem.layer_solver is None:
             return super().interpreter(bound)
         self.watched = _Watched(self.block.module)
-        self.watched.node = self.problem.memory_solver.node
+        self.watched.node = self.problem.layer_solver.node
         return self.watched
 
     def penalty_names(self) -> dict[str, str]:
@@ -166,20 +166,18 @@ class VariableStep(Step):
         return found.detach()
 
     def memorised(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
-        """Return the memory matrices with this batch, and the weights that follow from them."""
-        rule = self.problem.memory_solver
+        """Return a layer's weights that follow from this batch by a formula, and what it keeps for the next."""
+        rule = self.problem.layer_solver
         if rule is None:
             return []
         seen = self.watched.seen if self.watched is not None else None
         assert seen is not None, "the layer has run"
         code = tensors[value_slot(self.problem.makes[0].name)]
-        names = [*rule.matrices, self.aliases.get(rule.weight, rule.weight)]
+        names = [self.aliases.get(name, name) for name in (*rule.kept, *rule.weights)]
         old = [tensors[state_slot(name)] for name in names]
-        with torch.no_grad():
-            a, b = remembered(rule, seen.detach().flatten(0, -2), code.flatten(0, -2), old)
-            found = [a, b, solved(rule, old[2], a, b)]
+        found = solved_state(rule, seen.detach().flatten(0, -2), code.flatten(0, -2), old)
         self.results += [Slot("buffers", MEMORY, name) for name in names]
-        return found
+        return list(found.values())
 
     def objective_scale(self, variable: Variable, bound: dict[Slot, Tensor]) -> float | Tensor:
         """Return the factor of everything that a variable minimises."""

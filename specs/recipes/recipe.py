@@ -54,6 +54,8 @@ SHIPPED = (
     "altmin",
     "altmin_mem",
     "altmin_binary",
+    "altmin_offline",
+    "mac",
     "straight_through",
 )
 

@@ -191,6 +191,11 @@ SOLVERS = vocabulary(
             ),
             "a linear layer's weights from all variables so far, by coordinate descent on their products (AM-mem)",
         ),
+        Signature(
+            "least_squares",
+            (Parameter("hold", "rate", 0.0, "factor of the squared distance to the weights before, beside the sum"),),
+            "a linear layer's weights that fit the batch's variables best; of several, the smallest",
+        ),
     )
 )
 

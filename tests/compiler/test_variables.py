@@ -36,6 +36,7 @@ REFUSED = [
     ("learn", RULE.format("memory: recompute"), "`memory: recompute` of block `f1`"),
     ("learn", RULE.format("head: linear, loss: cross_entropy"), "do not fit it to that"),
     ("learn", RULE.format("solver: memory"), "take `at: preactivation`"),
+    ("learn", RULE.format("solver: least_squares"), "cannot be solved by least squares: the variable after it"),
 ]
 
 

@@ -52,6 +52,37 @@ decompose:
         buffers: every
 learn: [{blocks: "*", loss: consistency(weight=1.0), optimizer: adam(lr=0.008)}]
 """,
+    "altmin_offline": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  at: preactivation
+  links:
+    "*":
+      variable:
+        penalty: squared(weight=grow(start=0.003, factor=1.1, until=0.3), reduction=mean)
+        optimizer: sgd(lr=0.3, momentum=0.9, nesterov=true)
+        steps: 10
+        divide_by_weight: true
+        init: cache
+learn:
+  - {blocks: "*", loss: consistency(weight=1.0), solver: least_squares, optimizer: adam(lr=0.008)}
+  - {blocks: out, solver: gradient, steps: 10}
+""",
+    "mac": """\
+loss: cross_entropy
+decompose:
+  blocks: per_layer
+  links:
+    "*":
+      variable:
+        penalty: squared(weight=grow(start=0.5, factor=1.1, until=500.0))
+        optimizer: sgd(lr=0.01)
+        steps: 10
+        sweep: jacobi
+        init: cache
+learn: [{blocks: "*", optimizer: adam(lr=0.003), steps: 10}]
+""",
     "straight_through": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: gradient}
