@@ -68,7 +68,10 @@ class Deviations:
         errors = _errors({name: found[name] for name in wanted if name in found}, wanted)
         held.update({name: max(error, held.get(name, 0.0)) for name, error in errors.items()})
 
-    def stepped(self, precise: Trainer, index: int, found: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+    def stepped(
+        self, precise: Trainer, index: int, found: Mapping[str, Tensor], before: Mapping[str, Tensor],
+        factors: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
         """Compare the parameters after a step with those that each optimizer makes of the gradients, in one step."""
         after = {n: t.clone() for n, t in precise.state_dict().items()}
         precise.load_state_dict(dict(before))
@@ -81,6 +84,8 @@ class Deviations:
             optimizer = BlockOptimizer(replace(own, clip=None, schedule={}), precise.machine.state)
             if any(name in found for name in optimizer.names):
                 with torch.inference_mode():
+                    if optimizer.moments:
+                        optimizer.observe([factors.get(name) for name in optimizer.moments])
                     optimizer.step([found.get(name) for name in optimizer.names], 0)
                 names += optimizer.names
         expected = precise.state_dict()
@@ -104,7 +109,7 @@ class Deviations:
             held.update({name: max(error, held.get(name, 0.0)) for name, error in _errors(one, other).items()})
         self.told("metrics", metrics, {} if self.mixed else wanted.metrics)
         self.laws.update(wanted.laws)
-        self.stepped(precise, index, found, before)
+        self.stepped(precise, index, found, before, wanted.factors)
         precise.load_state_dict(before)
 
 

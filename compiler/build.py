@@ -16,6 +16,7 @@ from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
 from lpc.compiler.capture.types import tensor_type
 from lpc.compiler.correction import Corrections, corrections
+from lpc.compiler.factored import plain_notes
 from lpc.compiler.formulas import idle_optimizers
 from lpc.compiler.frontend.network import BuiltNetwork, build_network
 from lpc.compiler.frontend.trace import Traced
@@ -329,6 +330,7 @@ def report(build: Build) -> dict[str, Any]:
             *idle_weights(build.variables, build.problems),
             *moment_notes(build.problems),
             *idle_optimizers(build.spec, build.problems),
+            *plain_notes({b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None}),
         ],
         "warnings": [
             *build.rehearsed.warnings,

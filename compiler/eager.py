@@ -66,6 +66,8 @@ class Walk:
     measures: Sequence[str] = ()
     replay: Replay = field(init=False)
     metrics: dict[str, Tensor] = field(default_factory=dict)  # of the losses, as `block.name`
+    watched: frozenset[str] = frozenset()  # nodes whose results are kept as they were made
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.replay = Replay(self.noise)
@@ -90,12 +92,24 @@ class Walk:
         owner = {n: b for b, a in self.graph.nodes(data=True) for n in a["nodes"]["train"]}
         canonical = {name: self.traced.tied.get(name, name) for name in named_state(network)}
         state = {name: self.leaves[first] for name, first in canonical.items() if first in self.leaves}
-        run = _Run(network, owner, crossings, self.constants, self.traced.tied, self.replay, touch, self.around)
+        watching = self.keeping(touch)
+        run = _Run(network, owner, crossings, self.constants, self.traced.tied, self.replay, watching, self.around)
         own = {n: t if t.requires_grad or moves else t.clone() for n, t in state.items()}
         self.replay.counts.clear()
         with self.replay:
             output = run_with_state(run, own, [batch[n] for n in self.traced.inputs])
         return {**run.values, "output": output}
+
+    def keeping(self, touch: Touch) -> Touch:
+        """Keep the results of watched nodes from operators in place; others are what `touch` makes of them."""
+
+        def kept(name: str, result: Any) -> Any:
+            if name not in self.watched:
+                return touch(name, result)
+            self.kept[name] = touch(name, result)
+            return self.kept[name].clone()
+
+        return kept
 
     def crossings(self, age: int, older: Mapping[str, Any]) -> dict[Boundary, Crossing]:
         """Return how the boundaries are read whose values are not this pass's own."""

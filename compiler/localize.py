@@ -14,6 +14,7 @@ from lpc.compiler.blocks import outside_readers
 from lpc.compiler.credit import Passage, crossed, horizon, passages
 from lpc.compiler.directions import Directions, is_feedback
 from lpc.compiler.estimator import Estimator
+from lpc.compiler.factored import FactoredLayer, borrowers, factored_layers
 from lpc.compiler.formulas import formula_optimizer
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.inner import ensure_inner
@@ -68,6 +69,7 @@ class LocalProblem:
     `coupled` are those of `credits` in which one sample moves another's losses; what that would earn is not told.
     With a `target` what comes back teaches no parameter: it makes the target of a problem of the block's own.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
+    Of the layers in `factored` its optimizer gets the Kronecker factors.
     Auxiliary variables stand for what it computes (`makes`) and reads (`reads`); `consistency` says how it fits them.
     """
 
@@ -97,6 +99,7 @@ class LocalProblem:
     reads: tuple[Variable, ...] = ()
     consistency: Consistency = field(default_factory=Consistency)
     layer_solver: LayerSolver | None = None
+    factored: tuple[FactoredLayer, ...] = ()
 
     def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the metrics called `names` of the first loss that has any."""
@@ -157,6 +160,9 @@ class _Localizer:
         if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
         optimizer = self.optimizer(block, trainable, heads) if learns else None
+        factored = self.factored(block, trainable, optimizer)
+        if optimizer is not None and factored:
+            optimizer = replace(optimizer, factors=tuple(layer.sizes for layer in factored))
         memory = stated(self.spec, block, "memory") or "immediate"
         return LocalProblem(
             block,
@@ -183,6 +189,7 @@ class _Localizer:
             makes=makes,
             reads=reads,
             consistency=consistency(self.spec, block) if makes else Consistency(),
+            factored=factored,
         )
 
     def units(self, block: str, feature: str) -> UnitLayout:
@@ -277,6 +284,18 @@ class _Localizer:
         if found.steps > 1:
             ensure_inner(self.spec, self.graph, block, self.flow.estimators[block].name)
         return found
+
+    def factored(
+        self, block: str, trainable: tuple[str, ...], optimizer: Optimizer | None
+    ) -> tuple[FactoredLayer, ...]:
+        """Return the layers of which the block's optimizer takes factors."""
+        other = borrowers(self.graph, block, trainable)
+        if block in self.aims:
+            other = "its losses make a target, which its optimizer goes for"
+        if self.variables.made_by(block) or self.variables.read_by(block):
+            other = "its problem is that of auxiliary variables"
+        estimator = self.flow.estimators[block].name
+        return factored_layers(self.spec, self.traced, self.graph, block, optimizer, estimator, other)
 
     def no_objective(self, block: str) -> Diagnostic:
         if block == self.graph.graph["output_block"]:

@@ -31,8 +31,16 @@ def named(term: Term) -> tuple[str, dict[str, Any]]:
     return (str(options.pop("path")), options) if signature is OTHER_OPTIMIZER else (term.name, options)
 
 
-def ensure_steps(name: str, options: Mapping[str, Any], block: str, span: Span | None) -> None:
-    """Refuse an optimizer that does not exist (0652), needs more than gradients (0653) or other options (0654)."""
+def ensure_steps(
+    name: str, options: Mapping[str, Any], block: str, span: Span | None, by_factors: bool = False
+) -> None:
+    """Refuse an optimizer that does not exist (0652), needs more than gradients (0653) or other options (0654).
+
+    With `by_factors` it may also be one that takes Kronecker factors; elsewhere that is refused (0437).
+    """
+    if name in signatures.BY_FACTORS and not by_factors:
+        message = f"`{name}` takes the Kronecker factors of a block's layers, and there are none here"
+        raise LpcError(Diagnostic("0437", message, span=span))
     if name in signatures.OWN_OPTIMIZERS:
         _ensure_options(name, options, signatures.OWN_OPTIMIZERS[name], block, span)
         return

@@ -22,6 +22,7 @@ from lpc.compiler.backward_weights import BackwardWeights
 from lpc.compiler.credit import horizon, passages
 from lpc.compiler.eager import Boundary, Crossing, Walk, head_parameters, parameters_of, stopped, total
 from lpc.compiler.estimated import Arriving, Estimation
+from lpc.compiler.factored_reference import factors_of
 from lpc.compiler.feedback import project
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import LocalProblem
@@ -38,6 +39,7 @@ class Reference:
     values: Mapping[str, Any]  # of all nodes, by name
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     laws: Mapping[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)  # of the draws of masks, by site
+    factors: Mapping[str, Tensor] = field(default_factory=dict)  # of layers, as the optimizers take them
 
 
 def reference_step(
@@ -62,6 +64,7 @@ def reference_step(
     borrowed = _borrowed(graph, shared)
     constants = {b: parameters_of(graph, b) if problems[b].estimator.perturbs else borrowed[b] for b in graph.nodes}
     walk = Walk(traced, graph, problems, leaves, noise, constants, handed.readers(), around, measures)
+    walk.watched = frozenset(layer.node for problem in problems.values() for layer in problem.factored)
     step = _Step(walk, batch, walk.forward(batch))
     sources = {n: leaves[n] for n in wanted if n in leaves}
     exact = step.gradients({**sources, **{_handed(v): leaf for v, leaf in handed.leaves.items()}})
@@ -79,7 +82,8 @@ def reference_step(
     buffers = {n: t.detach() for n, t in leaves.items() if n not in wanted}
     losses = {n: v.detach() for n, v in step.losses.items()}
     output = step.values["output"].detach()
-    return Reference(gradients, losses, buffers, output, step.values, walk.metrics, walk.replay.laws)
+    factors = factors_of(traced.train, problems, walk.kept, step.values, step.objective())
+    return Reference(gradients, losses, buffers, output, step.values, walk.metrics, walk.replay.laws, factors)
 
 
 def _wanted(problems: Mapping[str, LocalProblem]) -> list[str]:
@@ -145,6 +149,12 @@ class _Step:
                 found = torch.autograd.grad(objective, leaves, allow_unused=True, retain_graph=True)
                 gradients |= {n: g for n, g in zip(names, found, strict=True) if g is not None}
         return gradients
+
+    def objective(self) -> Tensor:
+        """Return the sum of all that is descended where no link limits it."""
+        taught = self.taught({b: p for b, p in self.problems.items() if not p.estimator.perturbs})
+        lessons = [(self.values[value] * cotangent).sum() for value, cotangent in taught]
+        return total([*self.losses.values(), *lessons])
 
     def objectives(self, names: list[str], lessons: Tensor) -> list[tuple[list[str], Tensor]]:
         """Return which sources descend which sum: all of them, or (`only=furthest`) each block its own."""

@@ -164,7 +164,10 @@ class _Steps:
         if spec.run.accumulate > 1:
             return tuple(_accumulated(spec, [*begin, *writer.body], writer))
         body: list[Instruction] = [load, *writer.body]
-        updates = {block: self.updates(block, bundles) for block, bundles in writer.gradients.items()}
+        updates = {
+            block: self.updates(block, bundles, writer.factors.get(block, ()))
+            for block, bundles in writer.gradients.items()
+        }
         if spec.run.clip is not None:
             body += _clipped_updates(spec.run.clip, writer, updates)
         else:
@@ -173,10 +176,10 @@ class _Steps:
             body[1:1] = refreshes(self.graph, self.corrected, self.exact, writer.body, read, writer.gradients)
         return tuple(with_frees([*begin, *alone, *body[1:], *after]))
 
-    def updates(self, block: str, bundles: Sequence[str]) -> list[Instruction]:
+    def updates(self, block: str, bundles: Sequence[str], factors: Sequence[str]) -> list[Instruction]:
         """What happens to a block's gradients: its correction, its optimizer's step, and further steps on the batch."""
         correction = self.corrected.by_block.get(block) if self.corrected is not None else None
-        update = Update(block, tuple(bundles))
+        update = Update(block, (*bundles, *factors))
         solve, optimizer = self.kernels[block].solve, self.problems[block].optimizer
         if solve is not None and optimizer is not None:
             if self.problems[block].by_formula:
@@ -201,6 +204,7 @@ class _Writer:
     leading: list[Kernel] = field(default_factory=list)  # those that read batch fields
     body: list[Instruction] = field(default_factory=list)
     gradients: dict[str, list[str]] = field(default_factory=dict)  # parameter owner -> bundles
+    factors: dict[str, list[str]] = field(default_factory=dict)  # block -> moments that its optimizer takes
     aims: dict[str, str] = field(default_factory=dict)  # targets of problems that a kernel of their own solves
     waiting: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
@@ -265,6 +269,8 @@ class _Writer:
         elif bundle.role == "target" and self.problems[block].by_formula and self.active.trains(block):
             self.gradients.setdefault(block, [])  # the solver's own kernel makes them, of the target
             self.aims[block] = value
+        elif bundle.role == "factors":
+            self.factors.setdefault(block, []).append(value)
         elif bundle.role == "gradients":
             for owner in self.owners(block, bundle):
                 self.gradients.setdefault(owner, []).append(value)

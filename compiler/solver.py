@@ -27,7 +27,7 @@ def solver(spec: Spec, block: str, names: Sequence[str]) -> Optimizer:
         raise LpcError(Diagnostic("0405", message, span=spec.origin("learn")))
     span = stated_at(spec, block, "optimizer")
     schedule, clip = stated(spec, block, "schedule"), stated(spec, block, "clip")
-    return with_inner(spec, block, optimizer_of(spec, block, names, term, span, schedule, clip))
+    return with_inner(spec, block, optimizer_of(spec, block, names, term, span, schedule, clip, by_factors=True))
 
 
 def optimizer_of(
@@ -38,10 +38,11 @@ def optimizer_of(
     span: Span | None,
     schedule: Schedule | None,
     clip: float | None,
+    by_factors: bool = False,
 ) -> Optimizer:
     """Return the optimizer that `term`, written at `span`, makes of `names`. Raises LpcError where it cannot be had."""
     name, options = named(term)
-    ensure_steps(name, options, block, span)
+    ensure_steps(name, options, block, span, by_factors)
     return Optimizer(
         block=block,
         name=name,

@@ -197,8 +197,11 @@ def _bind_clip(section: Section, instruction: Clip) -> Operation:
 
 def _bind_update(section: Section, instruction: Update) -> Operation:
     optimizer, found = _update_route(section, instruction)
+    moments = route(optimizer.moments, section.names(instruction.gradients))
 
     def update(frame: Frame) -> None:
+        if moments:
+            optimizer.observe(collect(frame.env, moments))
         optimizer.step(collect(frame.env, found), frame.time)
 
     return update

@@ -7,6 +7,7 @@ from inspect import Parameter
 
 import torch
 
+from lpc.runtime.kfac import KFAC
 from lpc.runtime.rmsprop import TensorFlowRMSprop
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.optimizers import UnknownOptimizerError, imported, is_class
@@ -16,7 +17,7 @@ REFUSED = {"lbfgs": "it needs to evaluate the loss again", "sparseadam": "it nee
 
 
 # Of lpc itself, by their names in plans.
-OWN: dict[str, type[torch.optim.Optimizer]] = {"rmsprop_tensorflow": TensorFlowRMSprop}
+OWN: dict[str, type[torch.optim.Optimizer]] = {"rmsprop_tensorflow": TensorFlowRMSprop, "kfac": KFAC}
 
 
 def classes() -> dict[str, type[torch.optim.Optimizer]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lpc.runtime.gradients import Bundle, clip
 from lpc.runtime.inner import OUTER, InnerSteps
+from lpc.runtime.kfac import KFAC, Layer
 from lpc.runtime.optimizer_class import class_of, options_of
 from lpc.runtime.schedules import is_constant, law_of, lr_factor
 from lpc.runtime.state import State
@@ -40,6 +41,7 @@ class BlockOptimizer:
         self.schedule = {**plan.schedule, "then": law_of(plan.schedule)}
         self.constant = is_constant(self.schedule)
         self.clips = plan.clip is not None and math.isfinite(plan.clip)  # infinity is how a spec says `none`
+        self._arrange()
         self.inner = InnerSteps(plan, self.parameters, self.place)
         self.total_steps: int | None = None
         self.steps_per_epoch: int | None = None
@@ -54,6 +56,17 @@ class BlockOptimizer:
         for parameter in self.parameters:
             parameter.grad = None
         self.inner.end()
+
+    @property
+    def moments(self) -> list[str]:
+        """The outside names of the Kronecker factors that it takes beside gradients, two a layer."""
+        return [source for layer in self.plan.factors for source in layer.sources]
+
+    def observe(self, moments: Bundle) -> None:
+        """Take what the next step needs beside gradients, in the order of `moments`."""
+        assert isinstance(self.optimizer, KFAC), "an optimizer with factors"
+        pairs = zip(moments[::2], moments[1::2], strict=True)
+        self.optimizer.observe([None if a is None or s is None else (a, s) for a, s in pairs])
 
     def _begin(self, step: int) -> None:
         """Set the rates of the next step; before the first one on a batch, forget what is not to persist."""
@@ -158,6 +171,14 @@ class BlockOptimizer:
                 break
         message = f"`{self.plan.name}` refuses its options: {problem}"
         raise LpcError(Diagnostic("0654", message, place=self.place))
+
+    def _arrange(self) -> None:
+        """Tell an optimizer by factors which parameters make a layer."""
+        if not isinstance(self.optimizer, KFAC):
+            return
+        own = dict(zip(self.names, self.parameters, strict=True))
+        layers = self.plan.factors
+        self.optimizer.layers = [Layer(f.weight, own[f.weight], own[f.bias] if f.bias else None) for f in layers]
 
     def _attempts(self) -> list[dict[str, Any]]:
         """The fastest way first that torch.optim may have; another package's class chooses for itself."""

@@ -156,6 +156,7 @@ CODES: dict[str, Code] = {
     "0434": Code("a target that does not fit", "Link a block with one last layer by `target`, with a loss of targets."),
     "0435": Code("no matching loss", "Write `loss: squared`, or name a transfer: `matching(transfer=relu)`."),
     "0436": Code("a solver that does not fit", "Use `solver: gradient`, or give the solver what it needs."),
+    "0437": Code("no Kronecker factors", "Use another optimizer there, or take one plain step on a batch."),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),
@@ -262,6 +263,7 @@ CODES: dict[str, Code] = {
     "0658": Code(
         "wrong number of batches", "pass one batch for each accumulated part, or one that divides equally"
     ),
+    "0659": Code("factors without an inverse", "raise `damping` of the optimizer, or lower its `lr`"),
     "0662": Code(
         "a kernel failed", "check the batch's values (class indices, for example) and the free memory"
     ),

@@ -15,7 +15,7 @@ from lpc.compiler.capture.lower import ancestors, lower
 from lpc.specs.plan.kernel import Kernel
 
 FORWARD = frozenset({"output", "loss", "metric", "buffers"})
-BACKWARD = frozenset({"gradients", "cotangent", "target"})
+BACKWARD = frozenset({"gradients", "factors", "cotangent", "target"})
 
 # Operators that return a view of their argument: recomputing one costs nothing.
 VIEWS = {

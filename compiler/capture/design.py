@@ -71,13 +71,20 @@ def design_of(network: fx.GraphModule, layer: fx.Node, trained: Mapping[str, str
     Raises UnlikeProductError for other layers than linear and two-dimensional convolution ones, or a layer that is not
     the only one of its block.
     """
+    found = layer_design(network, layer, trained)
+    if set(trained.values()) - {found.weight, found.bias}:
+        raise UnlikeProductError("it trains more than the weights of its last layer")
+    return found
+
+
+def layer_design(network: fx.GraphModule, layer: fx.Node, trained: Mapping[str, str]) -> Design:
+    """Return the layer at a node as above, whatever else learns."""
     if layer.op != "call_module":
         raise UnlikeProductError("its last layer is no module")
     module = network.get_submodule(str(layer.target))
     own = {n: trained.get(f"{layer.target}.{n}") for n in ("weight", "bias")}
-    others = set(trained.values()) - {own["weight"], own["bias"]}
-    if own["weight"] is None or others:
-        raise UnlikeProductError("it trains more, or less, than the weights of its last layer")
+    if own["weight"] is None:
+        raise UnlikeProductError("it does not train the weights of its last layer")
     if type(module) is nn.Linear:
         return Design(own["weight"], own["bias"])
     if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":

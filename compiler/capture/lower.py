@@ -15,7 +15,7 @@ from lpc.compiler.capture.types import dtype_name, tensor_type
 from lpc.specs.plan.kernel import NO_TENSOR, Bundle, Json, Kernel, Node, Port, TensorType
 
 # Roles whose slots are gathered in one bundle each; the others stand alone.
-GATHERED = ("state", "residuals", "gradients", "buffers", "target")
+GATHERED = ("state", "residuals", "gradients", "factors", "buffers", "target")
 
 ARITHMETIC = {
     operator.add: "add",

@@ -48,7 +48,7 @@ from lpc.specs.plan.plan import Noise
 
 EVALUATION = ("output", "loss", "metric")
 MODES = ("train", "eval")
-TRAINING = ("output", "loss", "metric", "gradients", "cotangent", "buffers", "target")
+TRAINING = ("output", "loss", "metric", "gradients", "factors", "cotangent", "buffers", "target")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.aligned import AlignedStep
+from lpc.compiler.capture.factors import FactorStep
 from lpc.compiler.capture.forward import ForwardStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Step
 from lpc.compiler.capture.relaxed import VariableStep
@@ -33,5 +34,7 @@ def trace_training(
     kind = STEPS[problem.estimator.name] if problem.target is None else TargetStep
     if problem.makes or problem.reads:
         kind = VariableStep
+    if problem.factored:
+        kind = FactorStep
     step = kind(problem, block, types, tuple(metrics), aliases, target, differentiable)
     return step.trace("train")

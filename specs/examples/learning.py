@@ -241,6 +241,12 @@ LEARNING: dict[str, Example] = {
         f"decompose: {{blocks: per_layer, links: target(step=10)}}\n{_SOLVED[:-1]}, solver: exact, prox: 0.1}}",
         BUILD,
     ),
+    "0437": Example(
+        "An optimizer by Kronecker factors wants a block with a layer, and its exact gradient once on a batch.",
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: kfac(lr=0.01), steps: 5}',
+        'learn: {blocks: "*", head: linear, loss: cross_entropy, optimizer: kfac(lr=0.01)}',
+        BUILD,
+    ),
     "0433": Example(
         "Several steps on a batch need its whole local problem: accumulated gradients or corrections have none.",
         f"{_LEARN[:-1]}, steps: 5}}]\nrun: {{epochs: 1, accumulate: 2}}",

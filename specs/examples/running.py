@@ -112,6 +112,12 @@ RUNNING: dict[str, Example] = {
         "trainer.step([batch])",
         PYTHON,
     ),
+    "0659": Example(
+        "A Kronecker factor with next to no damping is singular in the numbers of its dtype, or is not finite.",
+        "optimizer: kfac(damping=1e-12)",
+        "optimizer: kfac(damping=1e-2)",
+        SHOWN,
+    ),
     "0662": Example(
         "torch itself fails in a kernel: class 12 of 10, for example, or too little memory.",
         "trainer.step({**batch, 'label': batch['label'] + 10})",

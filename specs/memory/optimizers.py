@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.memory.factors import kept_for_factors, made_by_factors
 from lpc.specs.memory.sizes import nbytes
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.optimizers import is_class
@@ -45,6 +46,11 @@ def _with(key: str) -> Condition:
     return lambda options: bool(options.get(key))
 
 
+def _with_momentum(options: Options) -> bool:
+    """Momentum that there is unless it is said to be none."""
+    return bool(options.get("momentum", True))
+
+
 def _coupled(options: Options) -> bool:
     """Weight decay that is added to the gradient."""
     return bool(options.get("weight_decay")) and not options.get("decoupled_weight_decay")
@@ -59,6 +65,7 @@ FOOTPRINTS: Mapping[str, Footprint] = {
     "adamax": Footprint((_always, _always), makes=(_always,)),
     "adamw": ADAM,
     "asgd": Footprint((_always,), scalars=3, makes=(_always,)),
+    "kfac": Footprint((_with_momentum,), scalars=0, loop=0.0),  # and `made_by_factors`
     "muon": Footprint((_always,), scalars=0, loop=2.5),
     "nadam": Footprint((_always, _always), scalars=2, makes=(_always, _coupled)),
     "radam": Footprint((_always, _always), makes=(_always,)),
@@ -78,7 +85,7 @@ def kept(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
         return 0
     footprint = _footprint(optimizer)
     own = sum(_kept(footprint, options, kind) for options, kinds in _groups(optimizer, types) for kind in kinds)
-    return own + _origins(optimizer, types) + _kept_outside(optimizer, types)
+    return own + kept_for_factors(optimizer, types) + _origins(optimizer, types) + _kept_outside(optimizer, types)
 
 
 def made(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
@@ -86,7 +93,8 @@ def made(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
     if is_class(optimizer.name):
         return 0
     footprint = _footprint(optimizer)
-    return max((_made(footprint, options, kinds) for options, kinds in _groups(optimizer, types)), default=0)
+    own = max((_made(footprint, options, kinds) for options, kinds in _groups(optimizer, types)), default=0)
+    return max(own, made_by_factors(optimizer, types))
 
 
 def _origins(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:

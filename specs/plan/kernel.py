@@ -26,6 +26,7 @@ Role = Literal[
     "loss",       # 0-d
     "metric",     # 0-d
     "gradients",  # one port per trainable parameter, `source` = parameter name
+    "factors",    # second moments for the optimizer, two ports a layer, `source` = `weight@inputs`, `weight@errors`
     "buffers",    # one port per updated buffer, `source` = buffer name
     "slope",      # the derivative of an objective by an auxiliary variable, `source` = the variable
 ]

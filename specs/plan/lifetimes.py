@@ -39,7 +39,7 @@ from lpc.specs.plan.instructions import (
     Write,
 )
 from lpc.specs.plan.kernel import Bundle, Kernel, TensorType
-from lpc.specs.plan.plan import Program
+from lpc.specs.plan.plan import Factored, Program, factored_parameter
 from lpc.specs.plan.text import line
 
 # What each role of a kernel's argument takes, by the role of the value; what other instructions take.
@@ -50,7 +50,7 @@ TAKES: dict[str, frozenset[str]] = {
     "residuals": frozenset({"residuals"}),
     "target": frozenset({"target"}),
     "accumulate": frozenset({"gradients"}),
-    "update": frozenset({"gradients"}),
+    "update": frozenset({"gradients", "factors"}),
     "clip": frozenset({"gradients"}),
     "correct": frozenset({"gradients"}),
     "offset": frozenset({"gradients"}),
@@ -301,9 +301,22 @@ class _Checker:
             self.tell("0547", "an `update` stands in a `part`, which sees some samples of the batch only")
         for name in update.gradients:
             value = self.use(name, "update", "`update`")
-            if value is not None and optimizer and own.isdisjoint(value.sources):
+            if value is not None and optimizer and own.isdisjoint(map(factored_parameter, value.sources)):
                 self.tell("0551", f"`{name}` holds no gradient of a parameter of `{update.block}`")
+        self.factored(update, optimizer.factors if optimizer else ())
         self.updated.update(dict.fromkeys(own, update.block))
+
+    def factored(self, update: Update, layers: Iterable[Factored]) -> None:
+        """A layer's gradient comes with the factors that the optimizer steps it by, and no others come."""
+        known = [self.values.get(name, Value(ANYTHING)) for name in update.gradients]
+        given = {source for value in known for source in value.sources}
+        if any(value.role == ANYTHING for value in known):
+            return
+        wanted = {source for layer in layers if layer.weight in given for source in layer.sources}
+        found = {source for value in known if value.role == "factors" for source in value.sources}
+        for source in sorted(wanted ^ found):
+            what = "lacks" if source in wanted else "takes no"
+            self.tell("0551", f"the update of `{update.block}` {what} factor `{source}`")
 
     def clip(self, clip: Clip) -> None:
         for name in clip.gradients:

@@ -36,12 +36,37 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
+class Factored:
+    """A layer of which an optimizer gets the Kronecker factors: its parameters, and the factors' sizes.
+
+    The factors are the second moments of the layer's inputs, [inputs, inputs] (with a one for the bias), and of the
+    derivatives by its outputs, [outputs, outputs].
+    """
+
+    weight: str
+    bias: str  # empty: none that is trained
+    inputs: int
+    outputs: int
+
+    @property
+    def sources(self) -> tuple[str, str]:
+        """The outside names of the two factors."""
+        return f"{self.weight}@inputs", f"{self.weight}@errors"
+
+
+def factored_parameter(source: str) -> str:
+    """Return the parameter that a factor is of, by the factor's outside name; any other name is returned as it is."""
+    return source.partition("@")[0]
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """A block's optimizer: torch.optim name in lower case or `package:Class`, options, groups, schedule, clip.
 
     A step of the plan updates it `steps` times, over which the schedule's `inner` law runs. W0 are the weights before
     the first of them: `prox` adds (W - W0) / prox to each gradient, and after the last one the `outer` optimizer, where
-    there is one, steps from W0 with the gradient W0 - W. `state: reset` begins each batch without memory.
+    there is one, steps from W0 with the gradient W0 - W. `state: reset` begins each batch without memory. Beside
+    gradients it gets the factors of the layers in `factors`.
     """
 
     block: str
@@ -55,6 +80,7 @@ class Optimizer:
     prox: float | None = None
     outer: str = ""  # named as the optimizer itself; empty: none
     outer_options: dict[str, Any] = field(default_factory=dict)
+    factors: tuple[Factored, ...] = ()
 
 
 @dataclass(frozen=True)

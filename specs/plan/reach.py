@@ -26,7 +26,7 @@ from lpc.specs.plan.instructions import (
     Update,
 )
 from lpc.specs.plan.kernel import Bundle, Kernel
-from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.plan import Plan, factored_parameter
 from lpc.specs.plan.wellformed import references
 
 Names = frozenset[str]
@@ -119,7 +119,7 @@ class _Walk:
                     self.values[target] = self.merge(self.values.get(target), self.values.get(value, []))
                 case Update(gradients=gradients):
                     for source, losses in (port for g in gradients for port in self.values.get(g, ())):
-                        self.found.setdefault(source, set()).update(losses)
+                        self.found.setdefault(factored_parameter(source), set()).update(losses)
                 case Free(values=values):
                     for value in values:
                         self.values.pop(value, None)

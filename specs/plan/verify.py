@@ -11,7 +11,7 @@ from lpc.specs.plan.aliases import check_aliases
 from lpc.specs.plan.instructions import DEPTH, Call, Due, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
-from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, links
+from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, factored_parameter, links
 from lpc.specs.plan.reach import indirect_influence, influence, influence_by_targets, reachability
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
@@ -60,6 +60,8 @@ def _face(bundle: Bundle) -> object:
 def _bound_names(kernel: Kernel, state: Mapping[str, StateEntry]) -> Iterator[Diagnostic]:
     """Yield ports whose outside names are not in the program's state, or have another type there."""
     for bundle in chain(kernel.arguments, kernel.results):
+        if bundle.role == "factors":
+            yield from _bound_factors(kernel, bundle, state)
         if bundle.role not in ("state", "gradients", "buffers"):
             continue
         for port in bundle.ports:
@@ -79,6 +81,15 @@ def _bound_names(kernel: Kernel, state: Mapping[str, StateEntry]) -> Iterator[Di
                     f"`{port.source}` is {port.type} in kernel `{kernel.name}` and {entry.type} in the state"
                 )
                 yield Diagnostic("0548", message, place=place)
+
+
+def _bound_factors(kernel: Kernel, bundle: Bundle, state: Mapping[str, StateEntry]) -> Iterator[Diagnostic]:
+    """Yield factors of what is no parameter that learns."""
+    for name in dict.fromkeys(factored_parameter(port.source) for port in bundle.ports):
+        entry = state.get(name)
+        if entry is None or entry.kind != "parameter" or not entry.trainable:
+            message = f"kernel `{kernel.name}` gives a factor of `{name}`, which is not trainable"
+            yield Diagnostic("0556", message, place=f"kernel {kernel.name}, {bundle.name}")
 
 
 def _tables(plan: Plan) -> Iterator[Diagnostic]:

@@ -19,6 +19,7 @@ from lpc.specs.signatures.layers import FROM, LAYERS, MERGES, STRUCTURES
 from lpc.specs.signatures.learning import (
     ADAPTERS,
     BLOCKS,
+    BY_FACTORS,
     CORRECTIONS,
     ESTIMATORS,
     FLAVORS,
@@ -66,6 +67,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
 __all__ = [
     "ADAPTERS",
     "BLOCKS",
+    "BY_FACTORS",
     "CONTRASTS",
     "CORRECTIONS",
     "ESTIMATORS",

@@ -207,10 +207,27 @@ OPTIMIZER_ALIASES: dict[str, dict[str, str]] = {"rmsprop": {"decay": "alpha"}}
 _FLAVOR = Parameter("flavor", "'torch' | 'tensorflow'", "torch", "tensorflow: s from 1, eps in its root, lr in m")
 FLAVORS: dict[str, dict[str, str]] = {"rmsprop": {"torch": "rmsprop", "tensorflow": "rmsprop_tensorflow"}}
 
+KFAC = Signature(
+    "kfac",
+    (
+        Parameter("lr", "rate", 1e-2, "learning rate"),
+        Parameter("momentum", "rate", 0.9, "of the preconditioned gradients"),
+        Parameter("damping", "positive", 1e-2, "lambda, shared between the two factors of a layer by their traces"),
+        Parameter("decay", "share", 0.95, "of the factors: at most this share of the old ones is kept at each step"),
+        Parameter("interval", "size", 10, "steps from one inversion of the factors to the next"),
+        Parameter("weight_decay", "rate", 0.0, "times the weights, added to the gradient"),
+    ),
+    "gradients times the inverse of a Kronecker-factored Fisher matrix (Martens and Grosse 2015)",
+)
+
 # Optimizers that are lpc's own, by their names in plans, with the options that they take.
 OWN_OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "rmsprop_tensorflow": ("lr", "alpha", "eps", "momentum", "weight_decay"),
+    "kfac": tuple(parameter.name for parameter in KFAC.parameters),
 }
+
+# Of these, those that need Kronecker factors beside gradients.
+BY_FACTORS = frozenset({KFAC.name})
 
 # Optimizer arguments that make no sense below 0.
 NOT_NEGATIVE = frozenset({"lr", "weight_decay", "momentum", "eps", "lr_decay", "lambd", "initial_accumulator_value"})
@@ -244,7 +261,7 @@ def _optimizers() -> dict[str, Signature]:
     table = json.loads(shipped_text("lpc.specs", "tables/optimizers.json"))
     entries = table["optimizers"].items()
     of_torch = [_optimizer(name, entry["arguments"], entry["class"]) for name, entry in entries]
-    return vocabulary([*of_torch, OTHER_OPTIMIZER])
+    return vocabulary([*of_torch, KFAC, OTHER_OPTIMIZER])
 
 
 OPTIMIZERS = _optimizers()

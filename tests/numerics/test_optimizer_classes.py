@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import lpc
 
@@ -81,6 +83,7 @@ MISTAKES = {
     "missing package": ('module("timm.optim:Lars")', "0652", "not installed: pip install timm"),
     "closure": ('module("torch.optim:LBFGS")', "0653", "gradients alone"),
     "option that vanishes": ('module("pytorch_optimizer:LARS", trust=0.1)', "0654", "no option `trust`"),
+    "groups of its own kind": ('module("pytorch_optimizer:Muon", lr=0.1)', "0654", "refuses the options"),
     "option that is refused": ('module("pytorch_optimizer:LARS", lr=-1.0)', "0654", "refuses the options"),
 }
 
@@ -94,3 +97,48 @@ def test_what_cannot_step_is_refused_where_it_is_written(what: str, monkeypatch:
     found = caught.value.diagnostics[0]
     assert found.code == code
     assert says in found.message
+
+
+OTHERS = (
+    "Shampoo, lr=0.01",
+    "ScalableShampoo, lr=0.01, start_preconditioning_step=2, preconditioning_compute_steps=1",
+    "SOAP, lr=0.01, precondition_frequency=2",
+    "Lion, lr=0.001",
+    "Adan, lr=0.01",
+    "Lamb, lr=0.01",
+    "Prodigy",
+)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_others_step_and_resume_as_by_hand(other: str) -> None:
+    """Six steps of the class on plain parameters, and three with three more after all that it keeps was put back."""
+    name, _, options = other.partition(", ")
+    learn = {"blocks": "*", "loss": "none", "optimizer": f'module("pytorch_optimizer:{name}", {options})'}
+    text = spec("adam") | {"decompose": {"blocks": {"b": ["fc", "out"]}}, "learn": [learn]}
+    plan = lpc.build(text)
+    first, second = (lpc.Trainer(plan, device="cpu") for _ in range(2))
+    leaves = {n: torch.nn.Parameter(w.clone()) for n, w in first.state_dict().items()}
+    kind = getattr(importlib.import_module("pytorch_optimizer"), name)
+    torch.manual_seed(0)
+    by_hand = kind(list(leaves.values()), **plan.data.program.optimizers["b"].options)
+    for batch in batches():
+        h = torch.relu(F.linear(batch["x"], leaves["fc.weight"], leaves["fc.bias"]))
+        loss = F.cross_entropy(F.linear(h, leaves["out.weight"], leaves["out.bias"]), batch["label"])
+        for leaf, g in zip(leaves.values(), torch.autograd.grad(loss, list(leaves.values())), strict=True):
+            leaf.grad = g
+        by_hand.step()
+    torch.manual_seed(0)
+    for batch in batches()[:3]:
+        first.step(batch)
+    second.load_state_dict(first.state_dict())
+    (own,), (other_own,) = first.machine.optimizers.values(), second.machine.optimizers.values()
+    held: dict[str, dict[str, Any]] = {}
+    for parameter, entry, value in own.state():
+        held.setdefault(parameter, {})[entry] = value.clone() if isinstance(value, torch.Tensor) else value
+    other_own.load_state(held)
+    for batch in batches()[3:]:
+        second.step(batch)
+    found = second.state_dict()
+    for n, leaf in leaves.items():
+        torch.testing.assert_close(found[n], leaf.detach(), rtol=1e-12, atol=1e-14)
