@@ -33,7 +33,8 @@ class KFAC(torch.optim.Optimizer):
     """Steps layers by their factors, which `observe` tells before each step, and other parameters by their gradients.
 
     The factors' running means keep min(1 - 1/k, decay) of the old at step k, and are inverted at every `interval`-th
-    step, the first one included.
+    step, the first one included. With `trust` a layer's step D is shortened so that lr^2 tr(D' G), twice the change of
+    the output's distribution by the quadratic model, is at most that (as Ba et al. 2017 do for all layers together).
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class KFAC(torch.optim.Optimizer):
         damping: float = 1e-2,
         decay: float = 0.95,
         interval: int = 10,
+        trust: float | None = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
         options = {"lr": lr, "momentum": momentum, "damping": damping, "decay": decay, "interval": interval}
-        super().__init__(params, {**options, "weight_decay": weight_decay})
+        super().__init__(params, {**options, "trust": trust, "weight_decay": weight_decay})
         self.layers: Sequence[Layer] = ()
         self.observed: Sequence[tuple[Tensor, Tensor] | None] = ()
 
@@ -77,13 +79,16 @@ class KFAC(torch.optim.Optimizer):
         joined = _slope(weight, group).flatten(1)
         if bias is not None:
             joined = torch.cat([joined, _slope(bias, group_of[bias])[:, None]], 1)
-        joined = held["errors_inverse"] @ joined
-        joined = joined @ held["inputs_inverse"]
+        way = held["errors_inverse"] @ joined
+        way = way @ held["inputs_inverse"]
+        if group["trust"] is not None:
+            change = torch.dot(way.flatten(), joined.flatten()) * group["lr"] ** 2
+            way.mul_((group["trust"] / change.clamp(min=torch.finfo(change.dtype).tiny)).sqrt().clamp(max=1.0))
         inputs = weight[0].numel()
-        self._move(weight, joined[:, :inputs].reshape(weight.shape), group)
+        self._move(weight, way[:, :inputs].reshape(weight.shape), group)
         if bias is None:
             return {weight}
-        self._move(bias, joined[:, inputs], group_of[bias])
+        self._move(bias, way[:, inputs], group_of[bias])
         return {weight, bias}
 
     def _follow(self, layer: Layer, factors: tuple[Tensor, Tensor], group: dict[str, Any]) -> None:

@@ -37,6 +37,10 @@ def _add_to_second(a: Any, b: Tensor) -> Tensor:
     return b.add_(a) if _alike(b, a) else torch.add(a, b)
 
 
+def _subtract_from_first(a: Tensor, b: Any) -> Tensor:
+    return a.sub_(b) if _alike(a, b) else torch.sub(a, b)
+
+
 def _threshold_backward(gradient: Tensor, value: Tensor, threshold: float) -> Tensor:
     if not _alike(gradient, value):
         return aten.threshold_backward.default(gradient, value, threshold)  # type: ignore[no-any-return]
@@ -58,6 +62,7 @@ IN_PLACE: Mapping[str, Mapping[int, Elementwise]] = {
     "aten.tanh.default": {0: _tanh},
     "aten.sigmoid.default": {0: _sigmoid},
     "aten.add.Tensor": {0: _add_to_first, 1: _add_to_second},
+    "aten.sub.Tensor": {0: _subtract_from_first},
     "aten.threshold_backward.default": {0: _threshold_backward},
     "aten.tanh_backward.default": {0: _tanh_backward},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lpc.specs.memory.sizes import WIDTHS, nbytes
+from lpc.specs.memory.sizes import WIDTHS
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Factored, Optimizer
 
@@ -17,20 +17,21 @@ def kept_for_factors(optimizer: Optimizer, types: Mapping[str, TensorType]) -> i
 
 
 def made_by_factors(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
-    """Return the most bytes that a step makes for one layer: two like its gradient, or two like a factor.
+    """Return the most bytes that a step makes for one layer: some like its gradient, or two like a factor.
 
     Nothing where the optimizer takes no factors.
     """
-    made = [2 * max(_joined(layer, types), *_factors(layer, types)) for layer in optimizer.factors]
-    inside = {name for layer in optimizer.factors for name in (layer.weight, layer.bias)}
-    options = [{**optimizer.options, **group.options} for group in optimizer.groups]
-    plain = [
-        nbytes(types[name], {})
-        for group, own in zip(optimizer.groups, options, strict=True)
-        for name in group.parameters
-        if optimizer.factors and name not in inside and own.get("weight_decay")
+    made = [
+        max((2 + _copies(optimizer, layer)) * _joined(layer, types), 2 * max(_factors(layer, types)))
+        for layer in optimizer.factors
     ]
-    return max([*made, *plain], default=0)
+    return max(made, default=0)
+
+
+def _copies(optimizer: Optimizer, layer: Factored) -> bool:
+    """Is a layer's gradient put together from parts, or with a decay?"""
+    decays = any({**optimizer.options, **g.options}.get("weight_decay") for g in optimizer.groups)
+    return bool(layer.bias) or decays
 
 
 def _factors(layer: Factored, types: Mapping[str, TensorType]) -> tuple[int, int]:

@@ -27,7 +27,8 @@ class Footprint:
     """`copies`: tensors kept that are like the parameter, by when; `scalars` kept beside them.
 
     `makes`: of a whole group's size, by when, in the one `foreach` call that steps it; nothing where there is a
-    `fused` step. `loop`: without either, at most so many times the largest parameter.
+    `fused` step. `loop`: without either, at most so many times the largest parameter. `singly`: of the largest
+    parameter's size, by when, where parameters are stepped one by one.
     """
 
     copies: tuple[Condition, ...] = ()
@@ -35,6 +36,7 @@ class Footprint:
     makes: tuple[Condition, ...] = ()
     fused: bool = False
     loop: float = 3.0
+    singly: tuple[Condition, ...] | None = None
     factored: bool = False  # keeps sums of rows and of columns in place of a copy
 
 
@@ -65,12 +67,12 @@ FOOTPRINTS: Mapping[str, Footprint] = {
     "adamax": Footprint((_always, _always), makes=(_always,)),
     "adamw": ADAM,
     "asgd": Footprint((_always,), scalars=3, makes=(_always,)),
-    "kfac": Footprint((_with_momentum,), scalars=0, loop=0.0),  # and `made_by_factors`
+    "kfac": Footprint((_with_momentum,), scalars=0, singly=(_with("weight_decay"),)),  # beside its factors
     "muon": Footprint((_always,), scalars=0, loop=2.5),
     "nadam": Footprint((_always, _always), scalars=2, makes=(_always, _coupled)),
     "radam": Footprint((_always, _always), makes=(_always,)),
     "rmsprop": Footprint((_always, _with("momentum"), _with("centered")), makes=(_always, _coupled)),
-    "rmsprop_tensorflow": Footprint((_always, _always), scalars=0, makes=(_always, _with("weight_decay"))),
+    "rmsprop_tensorflow": Footprint((_always, _always), scalars=0, singly=(_with("weight_decay"),)),
     "rprop": Footprint((_always, _always), makes=(_always, _always)),
     "sgd": Footprint((_with("momentum"),), scalars=0, makes=(_with("weight_decay"),), fused=True),
 }
@@ -126,6 +128,8 @@ def _row_and_column(kind: TensorType, whole: int) -> int:
 
 def _made(footprint: Footprint, options: Options, kinds: Iterable[TensorType]) -> int:
     sizes = [nbytes(kind, {}) for kind in kinds]
+    if footprint.singly is not None:
+        return sum(condition(options) for condition in footprint.singly) * max(sizes, default=0)
     given = {key: options[key] for key in ("fused", "foreach") if key in options}
     if footprint.fused and given.get("fused", not given):
         return 0

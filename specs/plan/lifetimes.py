@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, did_you_mean
+from lpc.specs.plan.factors import misfits
 from lpc.specs.plan.instructions import (
     Accumulate,
     Begin,
@@ -39,7 +40,7 @@ from lpc.specs.plan.instructions import (
     Write,
 )
 from lpc.specs.plan.kernel import Bundle, Kernel, TensorType
-from lpc.specs.plan.plan import Factored, Program, factored_parameter
+from lpc.specs.plan.plan import Program, factored_parameter
 from lpc.specs.plan.text import line
 
 # What each role of a kernel's argument takes, by the role of the value; what other instructions take.
@@ -303,20 +304,10 @@ class _Checker:
             value = self.use(name, "update", "`update`")
             if value is not None and optimizer and own.isdisjoint(map(factored_parameter, value.sources)):
                 self.tell("0551", f"`{name}` holds no gradient of a parameter of `{update.block}`")
-        self.factored(update, optimizer.factors if optimizer else ())
+        known = [self.values[name] for name in update.gradients if name in self.values]
+        for what in misfits(optimizer.factors if optimizer else (), known):
+            self.tell("0551", f"the update of `{update.block}` {what}")
         self.updated.update(dict.fromkeys(own, update.block))
-
-    def factored(self, update: Update, layers: Iterable[Factored]) -> None:
-        """A layer's gradient comes with the factors that the optimizer steps it by, and no others come."""
-        known = [self.values.get(name, Value(ANYTHING)) for name in update.gradients]
-        given = {source for value in known for source in value.sources}
-        if any(value.role == ANYTHING for value in known):
-            return
-        wanted = {source for layer in layers if layer.weight in given for source in layer.sources}
-        found = {source for value in known if value.role == "factors" for source in value.sources}
-        for source in sorted(wanted ^ found):
-            what = "lacks" if source in wanted else "takes no"
-            self.tell("0551", f"the update of `{update.block}` {what} factor `{source}`")
 
     def clip(self, clip: Clip) -> None:
         for name in clip.gradients:

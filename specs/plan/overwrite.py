@@ -18,7 +18,7 @@ _FRESH = """
     convolution_backward.default gelu.default gelu_backward.default max_pool2d_with_indices.default
     max_pool2d_with_indices_backward.default mm.default mul.Tensor native_batch_norm.default
     native_batch_norm_backward.default _native_batch_norm_legit_functional.default native_layer_norm.default
-    native_layer_norm_backward.default relu.default sigmoid.default sigmoid_backward.default tanh.default
+    native_layer_norm_backward.default relu.default sigmoid.default sigmoid_backward.default sub.Tensor tanh.default
     tanh_backward.default threshold_backward.default
 """
 FRESH = frozenset(f"aten.{name}" for name in _FRESH.split())
@@ -29,6 +29,7 @@ OVERWRITES: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "aten.tanh.default": (1, (0,)),
     "aten.sigmoid.default": (1, (0,)),
     "aten.add.Tensor": (2, (0, 1)),
+    "aten.sub.Tensor": (2, (0,)),
     "aten.threshold_backward.default": (3, (0,)),
     "aten.tanh_backward.default": (2, (0,)),
 }

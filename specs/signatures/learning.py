@@ -215,6 +215,7 @@ KFAC = Signature(
         Parameter("damping", "positive", 1e-2, "lambda, shared between the two factors of a layer by their traces"),
         Parameter("decay", "share", 0.95, "of the factors: at most this share of the old ones is kept at each step"),
         Parameter("interval", "size", 10, "steps from one inversion of the factors to the next"),
+        Parameter("trust", "none | positive", 1e-3, "most of lr^2 times gradient times step, in each layer"),
         Parameter("weight_decay", "rate", 0.0, "times the weights, added to the gradient"),
     ),
     "gradients times the inverse of a Kronecker-factored Fisher matrix (Martens and Grosse 2015)",

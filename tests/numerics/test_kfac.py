@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from torch import Tensor
 import lpc
 from lpc.runtime.kfac import KFAC
 from lpc.runtime.ledger import Ledger
+from lpc.specs.plan.instructions import Update
+from lpc.specs.plan.verify import verify
 from lpc.specs.signatures import OPTIMIZERS
 
+OPTIONS = {"lr": 0.05, "momentum": 0.8, "damping": 0.03, "decay": 0.7, "interval": 2, "trust": 0.01}
 Array = np.ndarray[Any, Any]
 NETWORKS: dict[str, dict[str, Any]] = {
     "dense": {"inputs": {"x": [6]}, "layers": [{"fc": "linear(5)"}, "tanh", {"out": "linear(3)"}]},
@@ -78,11 +82,11 @@ class ByHand:
 
     def __init__(self, network: str, state: dict[str, Tensor], **options: float) -> None:
         self.network, self.state = network, {n: t.clone() for n, t in state.items()}
-        self.rule = {"lr": 1e-2, "momentum": 0.9, "damping": 1e-2, "decay": 0.95, "interval": 10} | options
+        self.rule = options
         self.factors: dict[str, tuple[Array, Array]] = {}
         self.inverses: dict[str, tuple[Array, Array]] = {}
         self.velocity: dict[str, Array] = {}
-        self.count = 0
+        self.count = self.limited = 0
 
     def step(self, batch: dict[str, Tensor]) -> None:
         leaves = {n: t.clone().requires_grad_() for n, t in self.state.items()}
@@ -113,6 +117,9 @@ class ByHand:
         joined = weight.flatten(1).numpy()
         joined = np.concatenate([joined, gradients[f"{name}.bias"].numpy()[:, None]], 1) if bias else joined
         way = self.inverses[name][1] @ joined @ self.inverses[name][0]
+        change = self.rule["lr"] ** 2 * (way * joined).sum()
+        self.limited += int(change > self.rule["trust"])
+        way = way * min(1.0, np.sqrt(self.rule["trust"] / change))
         self.velocity[name] = self.rule["momentum"] * self.velocity.get(name, np.zeros_like(way)) + way
         moved = torch.from_numpy(-self.rule["lr"] * self.velocity[name])
         size = weight[0].numel()
@@ -123,14 +130,15 @@ class ByHand:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_as_published(network: str) -> None:
-    plan = lpc.build(spec(network, "kfac(lr=0.05, momentum=0.8, damping=0.03, decay=0.7, interval=2)"))
+    plan = lpc.build(spec(network, f"kfac({', '.join(f'{name}={value}' for name, value in OPTIONS.items())})"))
     t = lpc.Trainer(plan, device="cpu")
-    wanted = ByHand(network, t.state_dict(), lr=0.05, momentum=0.8, damping=0.03, decay=0.7, interval=2)
+    wanted = ByHand(network, t.state_dict(), **OPTIONS)
     for batch in batches(network, 6):
         t.step(batch)
         wanted.step(batch)
     for name, tensor in t.state_dict().items():
         torch.testing.assert_close(tensor, wanted.state[name], rtol=1e-12, atol=1e-13)
+    assert 0 < wanted.limited < 12  # of two layers' steps
     assert lpc.verify(plan).ok
 
 
@@ -139,7 +147,7 @@ def test_natural_gradient_where_the_factors_are_exact() -> None:
 
     Every input comes with every label, and outputs begin at 0, so that errors do not depend on inputs.
     """
-    text = spec("dense", "kfac(lr=1, momentum=0, damping=1e-12, interval=1)") | {
+    text = spec("dense", "kfac(lr=1, momentum=0, damping=1e-12, interval=1, trust=none)") | {
         "network": {"inputs": {"x": [2]}, "layers": [{"out": "linear(3, bias=false)"}], "init": {"*": "zeros"}},
         "loss": "mse(target=y, reduction=batchmean)",
         "fields": {"y": {"shape": [3], "dtype": "float64"}},
@@ -240,3 +248,15 @@ def test_a_singular_factor_is_told() -> None:
     (batch,) = batches("dense", 1)
     with pytest.raises(lpc.LpcError, match="0659"):
         t.step(batch)
+
+
+def test_a_plan_without_its_factors_is_refused() -> None:
+    """An update that lacks one, and one that gets those of another optimizer's kind."""
+    plan = lpc.build(spec("dense", "kfac")).data
+    lacking = [replace(i, gradients=i.gradients[:1]) if isinstance(i, Update) else i for i in plan.program.step]
+    found = verify(replace(plan, program=replace(plan.program, step=tuple(lacking))))
+    assert {d.code for d in found} == {"0551"}
+    assert "lacks factor `fc.weight@errors`" in str([d.message for d in found])
+    plain = {b: replace(o, factors=()) for b, o in plan.program.optimizers.items()}
+    found = verify(replace(plan, program=replace(plan.program, optimizers=plain)))
+    assert {d.code for d in found} == {"0551"}

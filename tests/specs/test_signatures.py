@@ -70,7 +70,7 @@ def test_the_optimizer_table_is_that_of_torch() -> None:
         names = [argument["name"] for argument in entry["arguments"]]
         assert known[name][: len(names)] == names, name
     if torch.__version__.startswith("2.13"):
-        assert set(known) == {*table["optimizers"], "module"}
+        assert set(known) == {*table["optimizers"], "kfac", "module"}
 
 
 def test_decay_is_a_second_name_for_rmsprop() -> None:
