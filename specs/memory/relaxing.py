@@ -27,6 +27,7 @@ from lpc.specs.plan.lengths import sizes
 from lpc.specs.plan.plan import Optimizer, ParameterGroup, Variable
 
 VARIABLE = "variable"
+DUE = " due"  # the samples' marks, beside variables' names
 AGES = 4  # bytes of the metric of a visit
 
 
@@ -69,8 +70,15 @@ class RelaxedWalk(Walk):
         self.heap.pulse(made_by(optimizer, types), f"step of {optimizer.name}")
         self.heap.drop(total)
 
-    def inside(self, instruction: Parallel | Due) -> None:
+    def inside(self, instruction: Parallel) -> None:
         self.run(instruction.body)
+
+    def due(self, due: Due) -> None:
+        """Which samples are due is known until others are asked for."""
+        before = self.states.pop(DUE, None)
+        self.states[DUE] = self.heap.make(self.here["B"], "due", VARIABLE)
+        self.heap.drop(before)
+        self.run(due.body)
 
     def fetch(self, fetch: Fetch) -> None:
         self.taken_up(fetch.values)
@@ -102,7 +110,7 @@ _HANDLERS: dict[type[Any], Callable[[Any, Any], None]] = {
     Relax: RelaxedWalk.relax,
     StepVariable: RelaxedWalk.step_variable,
     Parallel: RelaxedWalk.inside,
-    Due: RelaxedWalk.inside,
+    Due: RelaxedWalk.due,
     Fetch: RelaxedWalk.fetch,
     Store: RelaxedWalk.store,
     Visit: RelaxedWalk.visit,

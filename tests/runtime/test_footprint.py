@@ -91,3 +91,22 @@ def test_what_a_class_of_a_package_keeps_is_not_counted() -> None:
     assert plan.memory(4).unknown == ("what `torch.optim:SGD` keeps",)
     found = lpc.Trainer(plan, device="cpu").measure(batch(4, [40]))  # this one keeps nothing
     assert found["predicted"] == found["measured"]
+
+
+@pytest.mark.parametrize(
+    ("at", "link"),
+    [
+        ("preactivation", "penalty=squared(weight=0.03, reduction=mean), steps=3, anchor=false, buffers=every"),
+        ("activation", "steps=2, init=cache, refresh=2"),
+    ],
+)
+def test_variables_are_predicted(at: str, link: str) -> None:
+    """A recorded penalty takes one number, not the memory of what it sums; a cache keeps which samples are due."""
+    layers = ["linear(7)", "batch_norm", "tanh", "dropout(0.3)", "linear(5)", "relu", "linear(4)", "tanh"]
+    given = spec("immediate", layers, [6])
+    given["decompose"] |= {"at": at, "links": f"variable({link})"}
+    given["learn"] = [{"blocks": "*", "loss": "consistency(weight=1.0)", "optimizer": "sgd(lr=0.1)"}]
+    plan = lpc.build(given)
+    index = {"index": torch.arange(8)} if "cache" in link else {}
+    found = lpc.Trainer(plan, device="cpu").measure({**batch(8, [6]), **index})
+    assert found["predicted"] == found["measured"]
