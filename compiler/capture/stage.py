@@ -32,6 +32,7 @@ from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.incidence import couples_samples
 from lpc.compiler.localize import Arrival, LocalProblem, credit_of, error_of, tangent_of
+from lpc.compiler.modes import same_in_both
 from lpc.compiler.negatives import Hard, NegativeKernels
 from lpc.compiler.objective import output_node
 from lpc.compiler.probing import ProbeKernels
@@ -174,6 +175,7 @@ class _Capture:
         self.kept: dict[str, str] = {}
         self.stamps: dict[str, str] = {}
         self.sent: set[Arrival] = set()
+        self.both: dict[str, LocalGraph] = {}
         self.types = {mode: autocast_types(g, _types(g, fields), target) for mode, g in self.graphs().items()}
         self.types["train"] |= self.types_between()
         self.modules = {mode: self.block_modules(mode) for mode in self.graphs()}
@@ -221,6 +223,9 @@ class _Capture:
     def training_kernels(self, block: str) -> dict[str, Kernel]:
         training = self.training(block)
         self.remember(training)
+        modes = (self.modules["train"][block], self.modules["eval"][block])
+        if not (training.random or training.drawn) and same_in_both(*modes, self.problems[block]):
+            self.both[block] = training
         leaving, problem = self.leaving(block, "train"), self.problems[block]
         if self.variables:
             self.relaxed[block] = relaxed_kernels(training, problem, leaving, self.variables)
@@ -271,7 +276,7 @@ class _Capture:
         return kernels
 
     def inference_kernels(self, block: str) -> dict[str, Kernel]:
-        inference = self.inference(block)
+        inference = self.both.get(block) or self.inference(block)
         self.remember(inference)
         leaving = self.leaving(block, "eval")
         output = output_node(self.traced.eval).name

@@ -19,6 +19,7 @@ from lpc.compiler.frontend.quiet import quiet
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Path, Spec
 
+_FOUND = ("val", "flops", "bytes", "parameters", "buffers")
 _FIXED_HELP = "let sizes follow the input, as in `x.view(x.shape[0], -1)`"
 
 
@@ -63,6 +64,14 @@ def annotate(module: fx.GraphModule, network: BuiltNetwork, spec: Spec, hint_bat
     module.meta["hint_batch"] = hint_batch
     module.meta["parameters"] = {name: p.numel() for name, p in network.module.named_parameters()}
     _check_output(module, spec, shapes)
+    set_keys(module.graph)
+
+
+def annotate_alike(module: fx.GraphModule, like: fx.GraphModule) -> None:
+    """Write to a graph what is known of another one with the same nodes, which computes the same."""
+    for node, known in zip(module.graph.nodes, like.graph.nodes, strict=True):
+        node.meta.update({key: known.meta[key] for key in _FOUND if key in known.meta})
+    module.meta.update({key: like.meta[key] for key in ("symbols", "hint_batch", "parameters")})
     set_keys(module.graph)
 
 

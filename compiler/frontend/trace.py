@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from lpc.compiler.frontend.adapters import ensure_called
-from lpc.compiler.frontend.annotate import annotate
+from lpc.compiler.frontend.annotate import annotate, annotate_alike
 from lpc.compiler.frontend.exported import ExportError, trace_exported
+from lpc.compiler.frontend.indifferent import same_graphs
 from lpc.compiler.frontend.modes import in_mode, set_mode
 from lpc.compiler.frontend.network import BuiltNetwork, hint_batch
 from lpc.compiler.frontend.outputs import NoOutputError
@@ -58,7 +59,10 @@ def trace(network: BuiltNetwork, spec: Spec) -> Traced:
     for training, graph in modes.graphs.items():
         _close_layers(graph, network.adapted)
         made[training] = assemble(network.module, graph, training, modes.constants)
-        annotate(made[training], network, spec, hint_batch(spec))
+        if not training and same_graphs(made[True], made[False]):
+            annotate_alike(made[False], made[True])
+        else:
+            annotate(made[training], network, spec, hint_batch(spec))
         made[training].meta["adapted"] = frozenset(network.adapted)
     ensure_called(spec, network.module, made[True], network.adapted)
     return Traced(
