@@ -31,12 +31,15 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "greater_than": "a value above {gt:g}",
     "greater_than_equal": "a value of at least {ge:g}",
+    "less_than": "a value below {lt:g}",
     "less_than_equal": "a value of at most {le:g}",
 }
 # Keys that are gone when the model is built: what they say has been merged into the others.
 _BEFORE = ("extends", "recipe", "recipes")
 _NUMBERS = frozenset({"int_type", "float_type"})
-_RANGES = frozenset({"finite_number", "greater_than", "greater_than_equal", "less_than_equal", "literal_error"})
+_RANGES = frozenset(
+    {"finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error"}
+)
 
 
 def validate(root: Node, problems: Problems) -> Spec:

@@ -21,12 +21,16 @@ HEAD: dict[str, Any] = {
 }
 LAYERS = [{"fc1": "linear(5000)"}, "relu", {"fc2": "linear(100)"}, {"out": "linear(10)"}]
 DENSE = {"inputs": {"x": [64]}, "layers": LAYERS}
-IMAGES = {"inputs": {"x": [3, 16, 16]}, "zoo": "resnet18", "args": {"classes": 10}}
+IMAGES = {
+    "inputs": {"x": [3, 16, 16]},
+    "layers": [*(layer for width in (8, 16) for layer in (f"conv({width}, 3, padding=1)", "batch_norm", "relu")),
+               "global_avg_pool", "linear(10)"],
+}
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {**HEAD, "network": DENSE, "decompose": {"blocks": "per_layer", "links": "stop"}},
     "backprop": {**HEAD, "network": DENSE, "decompose": {"blocks": "per_layer", "links": "gradient"}},
     "summed": {**HEAD, "network": DENSE, "decompose": {"blocks": "per_layer"}, "run": {"memory": "summed"}},
-    "convolutions": {**HEAD, "network": IMAGES, "decompose": {"blocks": "balanced(count=3)", "links": "stop"}},
+    "convolutions": {**HEAD, "network": IMAGES, "decompose": {"blocks": "balanced(count=2)", "links": "stop"}},
     "forward": {
         **HEAD, "network": DENSE, "decompose": {"blocks": "per_layer", "links": "stop"},
         "learn": [{**HEAD["learn"][0], "estimator": "forward"}, {"blocks": "out", "estimator": "backprop"}],

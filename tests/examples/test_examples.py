@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 import lpc
+from lpc.compiler.build import PIPELINE, Build, run_pipeline
 
 ROOT = Path(__file__).resolve().parents[2] / "examples"
 SPECS = sorted(ROOT.rglob("*.yaml"))
 
 # Models of another library, made small and with fewer layers; they are cut into as many blocks as the large ones.
+# That those without adapters train is for tests/models to tell.
 SMALL = {
     "resnet50": {
         "embedding_size": 8,
@@ -45,6 +47,7 @@ SMALL = {
 }
 # Adapters train no embedding: with two layers a block would have nothing to train, and be joined to the next.
 SMALL |= {"resnet50_lokr": SMALL["resnet50"], "vit_lora": {**SMALL["vit"], "num_hidden_layers": 4}}
+ADAPTED = ("resnet50_lokr", "vit_lora")
 SHAPES = {name: [3, 32, 32] for name in SMALL if name not in ("bert", "gpt2")}
 
 
@@ -121,16 +124,26 @@ def test_cifar10_builds_and_runs(data_root: Path) -> None:
     assert lpc.Trainer(plan, device="cpu").fit()["steps"] == 2
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_transformers_build_and_step(name: str) -> None:
-    pytest.importorskip("transformers")
-    if name in ("resnet50_lokr", "vit_lora"):
-        pytest.importorskip("peft")
-    # For this device alone, which takes half as long: tests/models compares both kinds of kernels.
+def small(name: str) -> dict[str, object]:
+    """For this device alone, which takes half as long: tests/models compares both kinds of kernels."""
     overrides: dict[str, object] = {"network.config": SMALL[name], "run.target": "cpu"}
-    if name in SHAPES:
-        overrides["network.inputs.pixel_values"] = SHAPES[name]
-    plan = lpc.build(ROOT / "transformers" / f"{name}.yaml", overrides)
+    return overrides | ({"network.inputs.pixel_values": SHAPES[name]} if name in SHAPES else {})
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ADAPTED])
+def test_transformers_are_cut_in_four(name: str) -> None:
+    pytest.importorskip("transformers")
+    spec = lpc.check(ROOT / "transformers" / f"{name}.yaml", small(name))
+    graph = run_pipeline(Build(spec), PIPELINE[:3]).graph
+    assert graph is not None
+    assert len(graph) == 4
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_transformers_with_adapters_build_and_step(name: str) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    plan = lpc.build(ROOT / "transformers" / f"{name}.yaml", small(name))
     assert len(plan.partition) == (3 if name == "resnet50_lokr" else 4)
     fields = plan.data.program.fields
     batch = {field: sample(kind.dtype, kind.shape) for field, kind in fields.items()}

@@ -76,7 +76,7 @@ CASES = {
             output="logits",
         )
         | {"loss": "cross_entropy(target=input_ids, shift=1)"},
-        {"decompose.links": "gradient", "learn[0].loss": "none", "learn[0].head": "identity"},
+        {"decompose.links": "gradient", "learn[0].loss": "none", "learn[0].head": "identity", "run.target": "cpu"},
     ),
     "cnn": Case(
         written("sample_cnn:Net", {"image": [3, 16, 16]})

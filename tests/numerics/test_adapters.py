@@ -166,7 +166,7 @@ SELECTIONS = ("out.*", "fc1.weight", "fc2.bias", "*.bias")
 
 
 @settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

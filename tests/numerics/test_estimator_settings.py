@@ -42,19 +42,13 @@ def phases(*parts: Any) -> Mapping[str, Any]:
 
 SOUND = {
     "bfloat16, activities": spec("forward", run=BF16),
-    "bfloat16, weights": spec("forward(perturb=weight)", run=BF16),
     "bfloat16, aligned": spec("feedback_alignment(kind=usf)", run=BF16),
-    "bfloat16, projected": spec("backprop", "feedback", run=BF16),
     "aligned, the furthest loss": spec("feedback_alignment", FURTHEST, ["w1", "w2", "out"]),
     "aligned, near losses": spec("feedback_alignment", "gradient(reach=1)"),
-    "phases that perturb": spec("forward", "stop", run=phases("w1", ["w2", "out"])),
     "phases that perturb together": spec("forward", run=phases(["w1", "w2", "out"], "out")),
-    "phases, aligned": spec("feedback_alignment", run=phases("*", ["w2", "out"])),
     "phases, projected": spec("backprop", "feedback", run=phases(["w1", "out"], ["w2", "out"])),
     "adapters, activities": spec("forward", **LORA),
-    "adapters, weights": spec("forward(perturb=weight)", **LORA),
     "adapters, aligned": spec("feedback_alignment", **LORA),
-    "adapters, projected": spec("backprop", "feedback", **LORA),
     "accumulated": spec("forward", run={"accumulate": 2}),
     "all at once": spec("forward", run={"memory": "summed"}),
 }

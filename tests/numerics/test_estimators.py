@@ -119,7 +119,7 @@ def masks_of(plan: lpc.Plan, seed: int) -> dict[str, Tensor]:
 
 
 @given(cases(), st.integers(0, 1000))
-@settings(max_examples=4, **QUICK)
+@settings(max_examples=2, **QUICK)
 def test_estimates_are_unbiased_where_they_say_so(hand: Any, case: Case, seed: int) -> None:
     """The sum of the estimates for all unit vectors of noise is the gradient of backpropagation."""
     exact = lpc.build(case.spec("backprop"))

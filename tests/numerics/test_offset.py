@@ -220,7 +220,7 @@ def test_decay_and_phase() -> None:
 
 @settings(
     deadline=None,
-    max_examples=4,
+    max_examples=2,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
 )

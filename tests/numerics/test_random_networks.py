@@ -396,7 +396,7 @@ def agree(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 @given(cases(), st.integers(0, 1000))
-@settings(max_examples=8, **QUICK)
+@settings(max_examples=3, **QUICK)
 def test_any_plan_has_the_gradients_of_autograd(case: Case, seed: int) -> None:
     plan = build(case)
     if isinstance(case.blocks, dict):
@@ -431,7 +431,7 @@ NORMS = ("exact", "ignored")
 
 
 @given(cases(), st.data())
-@settings(max_examples=8, **QUICK)
+@settings(max_examples=3, **QUICK)
 def test_any_estimate_is_verified(case: Case, data: st.DataObject) -> None:
     spec = case.spec()
     plan = build(case, {**spec, "learn": [*spec["learn"], *data.draw(estimators(case))]})
@@ -440,7 +440,7 @@ def test_any_estimate_is_verified(case: Case, data: st.DataObject) -> None:
 
 
 @given(cases(link="stop"), st.integers(0, 1000), st.floats(0, 1))
-@settings(max_examples=5, **QUICK)
+@settings(max_examples=2, **QUICK)
 def test_no_later_weight_moves_an_isolated_gradient(case: Case, seed: int, where: float) -> None:
     """Under `stop` links, other weights after a block change no bit of its gradients."""
     plan = build(case)
@@ -480,7 +480,7 @@ def test_isolation_is_read_off_the_kernels(memory: str) -> None:
 
 
 @given(cases(), st.sampled_from(["sgd(lr=0.1)", "adam(lr=0.1)", "rmsprop(lr=0.1, weight_decay=0.1)"]), st.booleans())
-@settings(max_examples=8, **QUICK)
+@settings(max_examples=3, **QUICK)
 def test_the_memory_of_any_plan_is_predicted(case: Case, optimizer: str, clipped: bool) -> None:
     """What tensors hold at the peak of a step, to the byte."""
     spec = case.spec()

@@ -25,7 +25,7 @@ from lpc.runtime.checkpoint import BEST, LAST
 from lpc.runtime.journal import FILE, rows
 from lpc.specs.files import leftovers
 
-BUILD_KILLS, RUN_KILLS = 12, 12
+BUILD_KILLS, RUN_KILLS = 8, 6
 CHECKPOINTS = 4  # steps from one to the next
 
 # All that a run can depend on: masks, running statistics, shuffled and augmented data, momentum, schedules,

@@ -154,7 +154,7 @@ def test_examples_and_samples_round_trip(path: Path, tmp_path: Path) -> None:
 
 
 @given(SPECS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_specs_round_trip(given_spec: dict[str, Any]) -> None:
     spec = load_spec(given_spec)
     text = print_dsl(spec)

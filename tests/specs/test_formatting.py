@@ -112,7 +112,7 @@ def test_formatting_is_idempotent_and_keeps_comments(path: Path, to: Spelling) -
 
 
 @given(SPECS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_spec_is_formatted(given_spec: dict[str, Any]) -> None:
     spec = load_spec(given_spec)
     for text, name in ((expand(spec), "spec.yaml"), (print_dsl(spec), "spec.lpc")):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from lpc.specs import LpcError, check, load_spec
+from lpc.specs import LpcError, Spec, check, load_spec
+from lpc.specs.validate import _EXPECTED
 
 GOOD = """\
 name: small
@@ -88,6 +90,7 @@ TABLE = (
     Bad("choice", "epochs: 1", "epochs: 1, dtype: float23", "0114", 16, 25, "`float32`?"),
     Bad("out_of_range", "batch: 32", "batch: 0", "0114", 9, 31, "above 0"),
     Bad("too_many_views", "batch: 32", "batch: 32, views: 10", "0114", 9, 42, "at most 8"),
+    Bad("rank_too_high", "epochs: 1", "epochs: 1, placement: {b1: 9999}", "0114", 16, 34, "below 4096"),
     Bad("clip_negative", "head: linear", "clip: -1.0", "0114", 15, 25, "above 0"),
     Bad("device", "epochs: 1", "epochs: 1, device: gpu", "0114", 16, 26, "cuda"),
     Bad("dtype", "[1, 8, 8]}", "{shape: [1], dtype: flaot32}}", "0114", 3, 39, "`float32`?"),
@@ -196,6 +199,23 @@ def test_no_loss_at_all() -> None:
     )
     with pytest.raises(LpcError, match="no loss at all"):
         check(load_spec(text.replace("links: stop", "links: gradient")))
+
+
+def test_every_limit_of_the_model_has_words() -> None:
+    """A limit that validate.py does not know would be told in pydantic's words."""
+    kinds = {"gt": "greater_than", "ge": "greater_than_equal", "lt": "less_than", "le": "less_than_equal"}
+    limits = {"min_length", "max_length", "pattern", "multiple_of", *kinds}
+    found = limits & set(words_of(Spec.__pydantic_core_schema__))
+    assert {"gt", "lt"} <= found
+    assert {kinds[word] for word in found} <= set(_EXPECTED)
+
+
+def words_of(schema: object) -> Iterator[str]:
+    """Yield all keys of a schema, at any depth."""
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    yield from (schema if isinstance(schema, dict) else ())
+    for part in parts:
+        yield from words_of(part)
 
 
 def test_a_dict_has_places_too() -> None:

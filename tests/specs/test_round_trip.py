@@ -107,7 +107,7 @@ def test_samples_round_trip(sample: Path) -> None:
 
 
 @given(SPECS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_specs_round_trip(given_spec: dict[str, Any]) -> None:
     spec = load_spec(given_spec)
     text = expand(spec)

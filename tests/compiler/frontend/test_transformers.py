@@ -46,10 +46,12 @@ def test_trace_equals_the_model(tools: Any, name: str) -> None:
     assert (traced.eval(*values.values()) - original).abs().max() < 1e-5 * original.abs().max()
 
 
-def test_paths_are_module_paths_and_tied_embeddings_are_told(tools: Any) -> None:
+def test_paths_are_module_paths_no_guard_is_left_and_tied_embeddings_are_told(tools: Any) -> None:
     spec = tools.spec_of(network("GPT2LMHeadModel"))
     built = build_network(spec)
     traced = trace(built, spec)
+    targets = [str(n.target) for g in (traced.train, traced.eval) for n in g.graph.nodes]
+    assert not [t for t in targets if "assert" in t or "guard" in t or "wrap_with" in t]
     modules = dict(built.module.named_modules())
     paths = {n.meta["path"] for n in traced.train.graph.nodes}
     assert paths <= set(modules)
@@ -58,10 +60,3 @@ def test_paths_are_module_paths_and_tied_embeddings_are_told(tools: Any) -> None
     users = {n.meta["path"] for n in traced.train.graph.nodes if "transformer.wte.weight" in n.meta["parameters"]}
     assert users == {"transformer.wte", "lm_head"}
     assert sorted(traced.train.meta["symbols"].values()) == ["B", "T"]
-
-
-def test_no_guard_or_assertion_is_left(tools: Any) -> None:
-    spec = tools.spec_of(network("GPT2LMHeadModel"))
-    traced = trace(build_network(spec), spec)
-    targets = [str(n.target) for g in (traced.train, traced.eval) for n in g.graph.nodes]
-    assert not [t for t in targets if "assert" in t or "guard" in t or "wrap_with" in t]
