@@ -114,7 +114,7 @@ def test_linear_works_at_every_position_where_every_position_has_a_label() -> No
     head, x = make("linear", (5, 8), (5,)), sample((5, 8))
     assert head.weight.shape == (7, 8)
     assert head(x).shape == (3, 5, 7)
-    assert torch.equal(head(x)[:, 2], F.linear(x[:, 2], head.weight, head.bias))
+    torch.testing.assert_close(head(x)[:, 2], F.linear(x[:, 2], head.weight, head.bias), rtol=1e-12, atol=1e-14)
 
 
 def test_a_free_length_needs_pooling_or_positions() -> None:

@@ -64,7 +64,7 @@ import sklearn.datasets
 import lpc.building, lpc.trainer, lpc.views.building, lpc.views.partition, lpc.views.running
 from lpc.cli import main
 
-def command(arguments, log, folder, die_at, room):
+def command(arguments, log, folder, die_at, by, room):
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1), os.dup2(handle, 2)
     count = 0
@@ -73,7 +73,7 @@ def command(arguments, log, folder, die_at, room):
         if event in EVENTS and isinstance(args[0], (str, os.PathLike)) and os.fspath(args[0]).startswith(folder):
             count += 1
             if count == die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), by)
     sys.addaudithook(watch)
     if room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
@@ -128,6 +128,7 @@ class Server:
         *arguments: str | Path,
         watched: Path | None = None,
         die_at: int | None = None,
+        by: signal.Signals = signal.SIGKILL,
         room: int | None = None,
         meanwhile: Callable[[int], None] = lambda pid: None,
     ) -> Ended:
@@ -137,6 +138,7 @@ class Server:
             "log": str(self.log),
             "folder": str(watched or self.log.parent),
             "die_at": die_at,
+            "by": by,
             "room": room,
         }
         assert self.process.stdin is not None
@@ -289,14 +291,8 @@ def _size(folder: Path) -> int:
 
 def test_an_interrupted_run_says_how_to_go_on(server: Server, plan: Path, whole: Path, place: Path) -> None:
     folder = place / "inter rupted"
-
-    def interrupt(pid: int) -> None:
-        deadline = time.monotonic() + 60
-        while not (folder / LAST).exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
-        os.kill(pid, signal.SIGINT)
-
-    ended = server.run("run", plan, "--out", folder, meanwhile=interrupt)
+    ended = server.run("run", plan, "--out", folder, watched=folder, die_at=40, by=signal.SIGINT)
+    assert (folder / LAST).exists()
     assert ended.code == 130
     assert "Traceback" not in ended.printed
     advice = ended.printed.splitlines()[-1]
