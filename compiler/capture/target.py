@@ -55,6 +55,7 @@ class TargetStep(Step):
     """Forward, losses, what leaves for blocks before, the target, and the first gradient of the local problem."""
 
     run: CutRun
+    shares = True  # the target is made of the block's own activation
 
     @property
     def goal(self) -> Target:
