@@ -18,6 +18,7 @@ from lpc.compiler.frontend.outputs import select
 from lpc.compiler.reference import Reference, reference_step
 from lpc.compiler.rehearsal import Promoting
 from lpc.compiler.relaxed_reference import relaxed_reference
+from lpc.compiler.split_reference import split_reference
 from lpc.corrected import corrected
 from lpc.hardened import hardened
 from lpc.probed import predicted, probed
@@ -55,6 +56,8 @@ def _one_step(
     assert traced is not None
     assert graph is not None
     with computing(build.spec):
+        if any(problem.split is not None for problem in build.problems.values()):
+            return split_reference(traced, graph, build.problems, state, batch, noise)
         if build.variables:
             return relaxed_reference(traced, graph, build.problems, build.variables, state, batch, noise)
         batch = hardened(build, state, batch, noise)

@@ -39,6 +39,7 @@ from lpc.compiler.relaxation import INDEX
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
 from lpc.compiler.solvable import doubts, idle_weights
+from lpc.compiler.splitting import split_layers
 from lpc.compiler.trained import choose_trained
 from lpc.compiler.variables import Variable, Variables, variables
 from lpc.specs import canonical
@@ -100,9 +101,10 @@ def localize(build: Build) -> Build:
     """Give every block its objective and solver."""
     traced, graph = _given(build.traced), _given(build.graph)
     between, fields = variables(build.spec, traced, graph), batch_fields(build)
-    if between.cached:
+    layers = split_layers(build.spec, traced, graph)
+    if between.cached or layers:
         fields.setdefault(INDEX, TensorType("int64", ("B",)))
-    problems = localize_blocks(build.spec, traced, graph, fields, between)
+    problems = localize_blocks(build.spec, traced, graph, fields, between, layers)
     found = probes(build.spec, traced, graph, problems, fields)
     return replace(
         build,
@@ -151,6 +153,7 @@ def schedule(build: Build) -> Build:
         _given(build.captured).negatives,
         _given(build.captured).relaxed,
         build.variables,
+        _given(build.captured).split,
     )
     return replace(build, sections=sections)
 
@@ -260,7 +263,8 @@ def kernels_by_name(build: Build) -> dict[str, dict[str, Kernel]]:
     probed = {k.name: k for kernels in captured.probed.values() for k in kernels.every}
     made = {k.name: k for k in captured.negatives.every} if captured.negatives is not None else {}
     relaxed = {k.name: k for kernels in captured.relaxed.values() for k in kernels.every}
-    kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made, **relaxed}}
+    split = {k.name: k for kernels in captured.split.values() for k in kernels.every}
+    kernels = {"native": {**_by_name(captured.native), **exact, **probed, **made, **relaxed, **split}}
     return {**kernels, "portable": captured.portable} if captured.portable else kernels
 
 
@@ -288,7 +292,11 @@ def program(build: Build) -> Program:
 
 def plan_variables(build: Build) -> dict[str, PlanVariable]:
     """Return the program's table of auxiliary variables."""
-    return {variable.name: _variable(variable, build) for variable in build.variables.every.values()}
+    found = {variable.name: _variable(variable, build) for variable in build.variables.every.values()}
+    layers = [problem.split for problem in build.problems.values() if problem.split is not None]
+    types = _types_of(build, [node for layer in layers for node in layer.variables.values()])
+    solved = ((layer, name, node) for layer in layers for name, node in layer.variables.items())
+    return found | {n: PlanVariable(n, node, layer.block, (n,), "", {}, types[node]) for layer, n, node in solved}
 
 
 def _variable(variable: Variable, build: Build) -> PlanVariable:
@@ -300,10 +308,14 @@ def _variable(variable: Variable, build: Build) -> PlanVariable:
 
 def _variable_types(build: Build) -> dict[str, TensorType]:
     """Return the types of the values that variables stand for."""
+    return _types_of(build, list(build.variables.every))
+
+
+def _types_of(build: Build, values: Sequence[str]) -> dict[str, TensorType]:
     traced = _given(build.traced).train
     nodes = {n.name: n for n in traced.graph.nodes}
     symbols = traced.meta.get("symbols", {})
-    return {name: tensor_type(nodes[name].meta["val"], symbols) for name in build.variables.every}
+    return {name: tensor_type(nodes[name].meta["val"], symbols) for name in values}
 
 
 def learning(build: Build) -> dict[str, LocalProblem]:

@@ -24,6 +24,7 @@ from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
 from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
+from lpc.compiler.splitting import SplitLayer
 from lpc.compiler.targets import Target, targets
 from lpc.compiler.units import UnitLayout, unit_layout
 from lpc.compiler.variables import Consistency, Variable, Variables, consistency
@@ -70,6 +71,7 @@ class LocalProblem:
     With a `target` what comes back teaches no parameter: it makes the target of a problem of the block's own.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
     Of the layers in `factored` its optimizer gets the Kronecker factors.
+    In a network that is split it is a layer (`split`), with the next one `above`.
     Auxiliary variables stand for what it computes (`makes`) and reads (`reads`); `consistency` says how it fits them.
     """
 
@@ -100,6 +102,8 @@ class LocalProblem:
     consistency: Consistency = field(default_factory=Consistency)
     layer_solver: LayerSolver | None = None
     factored: tuple[FactoredLayer, ...] = ()
+    split: SplitLayer | None = None
+    above: SplitLayer | None = None
 
     def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the metrics called `names` of the first loss that has any."""
@@ -123,6 +127,7 @@ def localize(
     graph: nx.DiGraph[str],
     fields: Mapping[str, TensorType],
     variables: Variables | None = None,
+    layers: Mapping[str, SplitLayer] | None = None,
 ) -> dict[str, LocalProblem]:
     """Return the local problem of every block, in topological order.
 
@@ -132,7 +137,7 @@ def localize(
     flow = Directions(spec, graph)
     flow.ensure_sound()
     objectives, aims = Objectives(spec, traced, graph, fields), targets(spec, traced, graph)
-    writer = _Localizer(spec, traced, graph, objectives, flow, aims, variables or Variables())
+    writer = _Localizer(spec, traced, graph, objectives, flow, aims, variables or Variables(), layers or {})
     return {block: writer.problem(block) for block in graph.nodes}
 
 
@@ -145,6 +150,7 @@ class _Localizer:
     flow: Directions
     aims: Mapping[str, Target]
     variables: Variables
+    layers: Mapping[str, SplitLayer]
 
     def problem(self, block: str) -> LocalProblem:
         feature = {mode: self.feature(block, mode) for mode in ("train", "eval")}
@@ -155,7 +161,8 @@ class _Localizer:
         feedback = self.feedback(block)
         trainable = self.trainable(block)
         by_formula = layer_solver(self.spec, self.traced, self.graph, block, trainable, makes)
-        trainable = trainable if by_formula is None else ()
+        split = self.layers.get(block)
+        trainable = trainable if by_formula is None and split is None else ()
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
         if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
@@ -186,6 +193,8 @@ class _Localizer:
             self.objectives.is_output(block) and any(is_feedback(d) for *_, d in self.graph.edges(data=True)),
             target=self.aims.get(block),
             layer_solver=by_formula,
+            split=split,
+            above=self.layers.get(split.above or "") if split is not None else None,
             makes=makes,
             reads=reads,
             consistency=consistency(self.spec, block) if makes else Consistency(),

@@ -19,6 +19,7 @@ from lpc.compiler.phases import Active, ensure_closed, ensure_corrected, everyth
 from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.compiler.relaxation import RelaxKernels, relaxed_step
+from lpc.compiler.split_schedule import SplitKernels, split_step
 from lpc.compiler.variables import Variables
 from lpc.specs.model import Spec
 from lpc.specs.plan.flow import values_made, values_read
@@ -77,6 +78,7 @@ def schedule(
     negatives: NegativeKernels | None = None,
     relaxed: Mapping[str, RelaxKernels] | None = None,
     variables: Variables | None = None,
+    split: Mapping[str, SplitKernels] | None = None,
 ) -> Sections:
     """Return the instructions of all sections. Raises LpcError (0432) for a phase that cannot train."""
     eval_ = {b: k.eval for b, k in kernels.items()}
@@ -85,7 +87,10 @@ def schedule(
     judged += [i for probe in probes for i in probe.judging(predict)]
     steps = _Steps(spec, graph, problems, kernels, corrected, exact or {}, probes, negatives)
     active = phases_of(spec, graph, problems, [probe.probe for probe in probes])
-    if variables:
+    layers = {b: p.split for b, p in problems.items() if p.split is not None}
+    if layers:
+        whole = split_step(layers, split or {})
+    elif variables:
         whole = relaxed_step(graph, problems, relaxed or {}, variables, spec.run.clip)
     else:
         whole = () if active else steps.step(everything(problems, [probe.probe for probe in probes]))

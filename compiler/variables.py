@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from lpc.compiler.companions import misplaced
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.optimizer_class import ensure_steps, named
 from lpc.compiler.rules import stated, stated_at
@@ -228,17 +229,8 @@ class _Reader:
             if data["link"].name not in (LINK, "stop"):
                 message = f"the link `{a}->{b}` is `{data['link'].name}`, beside links with variables"
                 self.refuse(message, a, f"put `{a}` and `{b}` into one block, or let it be `variable` or `stop`")
-        run = spec.run
-        for key, path, wrong in (
-            ("accumulate", ("run", "accumulate"), run.accumulate > 1),
-            ("phases", ("run", "phases"), bool(run.phases)),
-            ("memory: summed", ("run", "memory"), run.memory == "summed"),
-            ("precision: bf16", ("run", "precision"), run.precision != "none"),
-            ("readouts", ("readouts",), bool(spec.readouts)),
-            ("shared", ("decompose", "shared"), spec.decompose.shared != "forbid"),
-        ):
-            if wrong:
-                self.fail(f"`{key}` does not go with links that have variables", spec.origin(*path), f"remove `{key}`")
+        for key, path in misplaced(spec):
+            self.fail(f"`{key}` does not go with links that have variables", spec.origin(*path), f"remove `{key}`")
         for block in self.graph.nodes:
             self.ensure_plain(block)
 

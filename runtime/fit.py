@@ -42,6 +42,17 @@ def fit(
         run.end()
 
 
+def ensure_whole(engine: Engine) -> None:
+    """Refuse (0673) batches of some samples where formulas solve the weights for all of them."""
+    solved = [variable for variable in engine.plan.program.variables.values() if not variable.optimizer]
+    if solved and engine.steps_per_epoch > 1:
+        size, count = engine.batch_size, len(engine.splits.train)
+        message = f"a step solves the weights for its {size} samples alone, and there are {count}"
+        span = engine.spec.origin("data", "batch")
+        place = None if span else "data.batch"
+        raise LpcError(Diagnostic("0673", message, span, place, help=f"write `batch: {count}`"))
+
+
 class _Run:
     """One run: what is due when, and how far it is."""
 
@@ -56,6 +67,7 @@ class _Run:
         self.latest: dict[str, dict[str, float]] = {}
         self.journal = Journal(None)
         self.total, self.per_epoch = engine.total_steps, engine.steps_per_epoch
+        ensure_whole(engine)
         self.ends = {phase.end for phase in engine.stretches}
         settings = engine.spec.run
         self.log_due = due(settings.log, self.per_epoch, "run.log")

@@ -74,7 +74,8 @@ class Resources:
         keep_freed_memory()
         self.optimizers = {block: BlockOptimizer(o, state) for block, o in program.optimizers.items()}
         self.corrections = {block: BlockCorrection(c) for block, c in program.corrections.items()}
-        self.variables = {name: VariableOptimizer(variable, device) for name, variable in program.variables.items()}
+        solved = {name: variable for name, variable in program.variables.items() if variable.optimizer}
+        self.variables = {name: VariableOptimizer(variable, device) for name, variable in solved.items()}
         self.laws = {name: LawClock(law, device, dtype_of(law.type.dtype, name)) for name, law in program.laws.items()}
         self.cache = SampleCache()
         generator = torch.Generator(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lpc.specs.check_solving import AT_ONCE
+from lpc.specs.check_solving import without_optimizers
 from lpc.specs.check_terms import placed_terms
 from lpc.specs.diagnostics import Label
 from lpc.specs.model import Path, Rule, Spec
@@ -135,7 +135,7 @@ def _idle_patterns(spec: Spec) -> list[tuple[Path, str]]:
 
 def optimizers(spec: Spec, problems: Problems) -> None:
     """0133: every block has an optimizer; where a solver finds the weights at once, building tells who needs one."""
-    if _idle_patterns(spec) or any(rule.solver is not None and rule.solver.name in AT_ONCE for rule in spec.learn):
+    if _idle_patterns(spec) or without_optimizers(spec):
         return
     names = block_names(spec)
     if names is None or not any(rule.optimizer for rule in spec.learn):

@@ -22,6 +22,12 @@ SOLVED_BY: dict[str, str] = {
 AT_ONCE = frozenset({"exact", "cg"})
 
 
+def without_optimizers(spec: Spec) -> bool:
+    """Tell whether blocks may do without one: a solver or a link finds weights at once."""
+    solved = any(rule.solver is not None and rule.solver.name in AT_ONCE for rule in spec.learn)
+    return solved or any(link.name == "split" for link in spec.decompose.links.values())
+
+
 def solvers(spec: Spec, problems: Problems) -> None:
     """0147: a solver, the reduction of a local problem and its loss need the link that makes the problem."""
     links = {link.name for link in spec.decompose.links.values()}

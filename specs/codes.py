@@ -157,6 +157,10 @@ CODES: dict[str, Code] = {
     "0435": Code("no matching loss", "Write `loss: squared`, or name a transfer: `matching(transfer=relu)`."),
     "0436": Code("a solver that does not fit", "Use `solver: gradient`, or give the solver what it needs."),
     "0437": Code("no Kronecker factors", "Use another optimizer there, or take one plain step on a batch."),
+    "0438": Code(
+        "a network that cannot be split",
+        "Let it be a chain of linear layers with relu or leaky_relu between, and its loss hinge or mse.",
+    ),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),
@@ -277,6 +281,7 @@ CODES: dict[str, Code] = {
     "0670": Code("unreadable checkpoint", "name the folder of a run, or start without resuming"),
     "0671": Code("checkpoint of another plan", "resume with the plan that wrote it, or start a new folder"),
     "0672": Code("early stopping cannot work", "name a metric of the plan and give `data.validation`"),
+    "0673": Code("a part of the samples", "write a `batch` that holds all samples to train on"),
     "0680": Code("a rank without the others", "run it with `lpc run PLAN --workers N`, or under torchrun"),
     "0681": Code("a silent rank", "look at that rank's log; where it is only slow, raise `--patience`"),
     "0682": Code("a rank is gone", "look at that rank's log; `--resume` continues from the last checkpoint"),

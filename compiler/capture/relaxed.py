@@ -47,7 +47,7 @@ class VariableStep(Step):
     """Traces what a block does in a step with auxiliary variables."""
 
     distances: dict[str, Tensor] = field(default_factory=dict)
-    watched: _Watched | None = None
+    watched: Watched | None = None
 
     def collect(self, mode: str) -> None:
         super().collect(mode)
@@ -70,7 +70,7 @@ class VariableStep(Step):
     def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
         if self.problem.layer_solver is None:
             return super().interpreter(bound)
-        self.watched = _Watched(self.block.module)
+        self.watched = Watched(self.block.module)
         self.watched.node = self.problem.layer_solver.node
         return self.watched
 
@@ -209,7 +209,7 @@ class VariableStep(Step):
         return [g for _, g in kept]
 
 
-class _Watched(LabelledRun):
+class Watched(LabelledRun):
     """Remembers what one layer is given."""
 
     node = ""

@@ -23,6 +23,7 @@ from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.relaxed_kernels import relaxed_kernels
 from lpc.compiler.capture.solved import trace_solve
+from lpc.compiler.capture.split import split_kernels
 from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.target import leading
 from lpc.compiler.capture.types import dtype_of, tensor_types
@@ -40,6 +41,7 @@ from lpc.compiler.readouts import Probe
 from lpc.compiler.refresh import ExactKernels
 from lpc.compiler.relaxation import RelaxKernels
 from lpc.compiler.schedule import Kernels
+from lpc.compiler.split_schedule import SplitKernels
 from lpc.compiler.state import named_state
 from lpc.compiler.variables import Variables
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -68,6 +70,7 @@ class Captured:
     probed: Mapping[str, ProbeKernels]
     negatives: NegativeKernels | None = None
     relaxed: Mapping[str, RelaxKernels] = field(default_factory=dict)
+    split: Mapping[str, SplitKernels] = field(default_factory=dict)
 
 
 def capture(
@@ -90,7 +93,8 @@ def capture(
     watched = _watched(probes or {})
     worker = _Capture(spec, traced, graph, problems, fields, targets[0], watched, variables)
     steps = {(b, mode): worker.kernels(b, mode) for b in reversed(list(graph.nodes)) for mode in MODES}
-    made = {**steps, **{(b, "train"): {k.name: k for k in found.every} for b, found in worker.relaxed.items()}}
+    further: dict[str, RelaxKernels | SplitKernels] = {**worker.relaxed, **worker.split}
+    made = {**steps, **{(b, "train"): {k.name: k for k in found.every} for b, found in further.items()}}
     bound = [step for step, kernels in made.items() if any(k.device != "any" for k in kernels.values())]
     portable: dict[str, Kernel] = {}
     if targets[1] is not None and bound:
@@ -98,7 +102,8 @@ def capture(
         elsewhere.sent = worker.sent
         for block, mode in bound:
             portable |= {k.name: k for k in elsewhere.kernels(block, mode).values()}
-        portable |= {k.name: k for kernels in elsewhere.relaxed.values() for k in kernels.every}
+        stepping: list[RelaxKernels | SplitKernels] = [*elsewhere.relaxed.values(), *elsewhere.split.values()]
+        portable |= {k.name: k for found in stepping for k in found.every}
     exact: dict[str, ExactKernels] = {}
     if corrected is not None:
         exact = _exact(spec, traced, graph, corrected, fields, targets[0])
@@ -120,6 +125,7 @@ def capture(
         probed,
         negatives,
         worker.relaxed,
+        worker.split,
     )
 
 
@@ -164,6 +170,7 @@ class _Capture:
     ) -> None:
         self.variables = variables or Variables()
         self.relaxed: dict[str, RelaxKernels] = {}
+        self.split: dict[str, SplitKernels] = {}
         self.watched = watched or dict.fromkeys(MODES, frozenset[str]())
         self.spec, self.traced, self.graph, self.problems, self.target = spec, traced, graph, problems, target
         for network in self.graphs().values():
@@ -227,6 +234,9 @@ class _Capture:
         if not (training.random or training.drawn) and same_in_both(*modes, self.problems[block]):
             self.both[block] = training
         leaving, problem = self.leaving(block, "train"), self.problems[block]
+        if problem.split is not None:
+            self.split[block] = split_kernels(training, problem.split)
+            return {}
         if self.variables:
             self.relaxed[block] = relaxed_kernels(training, problem, leaving, self.variables)
             return {}

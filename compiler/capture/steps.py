@@ -10,6 +10,7 @@ from lpc.compiler.capture.factors import FactorStep
 from lpc.compiler.capture.forward import ForwardStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Step
 from lpc.compiler.capture.relaxed import VariableStep
+from lpc.compiler.capture.split import SplitStep
 from lpc.compiler.capture.target import TargetStep
 from lpc.compiler.estimator import ALIGNMENT, BACKPROP, FORWARD
 from lpc.compiler.localize import LocalProblem
@@ -36,5 +37,7 @@ def trace_training(
         kind = VariableStep
     if problem.factored:
         kind = FactorStep
+    if problem.split is not None:
+        kind = SplitStep
     step = kind(problem, block, types, tuple(metrics), aliases, target, differentiable)
     return step.trace("train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lpc.compiler.losses.classification import METRICS, classes, cross_entropy
+from lpc.compiler.losses.classification import METRICS, classes, cross_entropy, hinge
 from lpc.compiler.losses.consistency import consistency
 from lpc.compiler.losses.contrastive import infonce, nt_xent, supcon
 from lpc.compiler.losses.goodness import SIDES, cwc, ff_bce, ff_softplus, peer
@@ -13,6 +13,13 @@ from lpc.compiler.losses.similarity import sim, sim_x
 LOSSES: dict[str, LossKind] = {
     "cross_entropy": LossKind(
         cross_entropy, "-log softmax(p)_y, mean over rows", "", width=classes, metrics=METRICS
+    ),
+    "hinge": LossKind(
+        hinge,
+        "max(1 - p_y, 0) + sum over other classes of max(p, 0), mean over elements",
+        "Taylor et al. 2016, arXiv 1605.02026",
+        width=classes,
+        metrics=METRICS,
     ),
     "mse": LossKind(mse, "(p - y)^2, mean over elements", "", width=elements),
     "binary_cross_entropy": LossKind(

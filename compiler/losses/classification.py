@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpc.compiler.losses.kind import LossFunction, Metric, Options, Sight
+from lpc.compiler.losses.kind import LossFunction, Metric, Options, Sight, reduced
 from lpc.compiler.setting import Setting, Shape, static
 
 
@@ -44,6 +44,20 @@ def cross_entropy(options: Options, setting: Setting) -> LossFunction:
             label_smoothing=smoothing,
             reduction=reduction,
         )
+
+    return loss
+
+
+def hinge(options: Options, setting: Setting) -> LossFunction:
+    """Return the loss of scores that shall be above 1 for the target's class and below 0 for others."""
+    reduction, scale = str(options["reduction"]), float(options["scale"])
+
+    def loss(sight: Sight) -> Tensor:
+        scores, labels = align(sight, 0)
+        if scale != 1.0:
+            scores = scale * scores
+        own = F.one_hot(labels, scores.shape[-1]).bool()
+        return reduced(torch.where(own, 1.0 - scores, scores).clamp(min=0.0), reduction)
 
     return loss
 

@@ -205,6 +205,12 @@ LEARNING: dict[str, Example] = {
         'learn: [{blocks: "*", head: linear, loss: [cross_entropy, consistency], optimizer: adam}]',
         BUILD,
     ),
+    "0438": Example(
+        "Formulas solve a network that is split into linear layers: with relu between, and a loss that they know.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: split}\nlearn: []\nloss: cross_entropy",
+        "decompose: {blocks: {b1: fc1, head: out}, links: split}\nlearn: []\nloss: hinge",
+        BUILD,
+    ),
     "0430": Example(
         "An entry says what is trained, and its pattern matches no parameter, or nothing is left to train.",
         f'{_LEARN}, {{params: "fc9.*", train: false}}]',

@@ -166,6 +166,12 @@ RUNNING: dict[str, Example] = {
         "pip install 'lpc[track]'",
         SHOWN,
     ),
+    "0673": Example(
+        "A network that is split is solved for all samples at once, and a batch holds some of them.",
+        "lpc run spec.yaml --set decompose.links=split --set loss=hinge --set learn=[]",
+        "lpc run spec.yaml --set decompose.links=split --set loss=hinge --set learn=[] --set data.batch=2000",
+        COMMAND,
+    ),
     "0670": Example(
         "There is no checkpoint to resume from, or it is damaged.",
         "trainer.fit(resume=True)",

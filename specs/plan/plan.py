@@ -124,7 +124,7 @@ class Law:
 class Variable:
     """An auxiliary variable: the value that it stands for, its block, its optimizer, and its type, batch axis first.
 
-    `boundaries` are those that it crosses; it is named after the first.
+    `boundaries` are those that it crosses; it is named after the first. One that formulas solve has no optimizer ("").
     """
 
     name: str

@@ -56,6 +56,8 @@ SHIPPED = (
     "altmin_binary",
     "altmin_offline",
     "mac",
+    "admm",
+    "bcd",
     "straight_through",
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lpc.specs.signatures.signature import REQUIRED, Parameter, Signature, vocabulary
 from lpc.specs.signatures.targets import TARGET
-from lpc.specs.signatures.variables import VARIABLE
+from lpc.specs.signatures.variables import SPLIT, VARIABLE
 from lpc.specs.texts import shipped_text
 
 BLOCKS = vocabulary(
@@ -78,6 +78,7 @@ LINKS = vocabulary(
         ),
         TARGET,
         VARIABLE,
+        SPLIT,
     )
 )
 

@@ -60,6 +60,11 @@ _OUTPUTS = (
         ),
         "softmax cross-entropy against class indices",
     ),
+    Signature(
+        "hinge",
+        (_WEIGHT, _TARGET, _REDUCTION, _SCALE, _HEAD),
+        "of each class score z: max(1 - z, 0) where it is the target's, max(z, 0) elsewhere",
+    ),
     Signature("mse", (_WEIGHT, _TARGET, _REDUCTION, _SCALE, _HEAD), "squared error"),
     Signature(
         "binary_cross_entropy",

@@ -40,6 +40,20 @@ PENALTY_WEIGHTS = vocabulary(
     )
 )
 
+SPLIT = Signature(
+    "split",
+    (
+        Parameter("beta", "positive", 1.0, "weight of (z - W a - b)^2, of a layer, what it reads, and z after it"),
+        Parameter("gamma", "positive", 10.0, "weight of (a - h(z))^2, of z and a around an activation h"),
+        Parameter("order", "'forward' | 'backward'", "forward", "layers: the first one first, or the last"),
+        Parameter("multiplier", "bool", True, "whether the output's z has one, which grows by beta (z - W a - b)"),
+        Parameter("warmup", "natural", 0, "steps before it grows"),
+        Parameter("hold", "rate", 0.0, "factor of the squared distances to the values before, weights included"),
+        Parameter("init", "'normal' | 'forward'", "normal", "variables at first: standard normal, or a forward pass"),
+    ),
+    "two variables of every sample at each layer, before and after its activation, solved by formulas like the weights",
+)
+
 VARIABLE = Signature(
     "variable",
     (

@@ -83,6 +83,18 @@ decompose:
         init: cache
 learn: [{blocks: "*", optimizer: adam(lr=0.003), steps: 10}]
 """,
+    "admm": """\
+loss: hinge(reduction=sum)
+decompose: {blocks: per_layer, links: "split(beta=1.0, gamma=10.0, warmup=2)"}
+learn: []
+""",
+    "bcd": """\
+loss: hinge(reduction=sum)
+decompose:
+  blocks: per_layer
+  links: split(beta=1.0, gamma=1.0, hold=5.0, order=backward, multiplier=false, init=forward)
+learn: []
+""",
     "straight_through": """\
 loss: cross_entropy
 decompose: {blocks: per_layer, links: gradient}
