@@ -11,7 +11,7 @@ _KEYS: dict[tuple[str, ...], frozenset[str]] = {
 
 _NAMES: dict[str, frozenset[str]] = {
     "block rule": frozenset({"unroll"}),
-    "data source": frozenset({"csv", "module"}),
+    "data source": frozenset({"module"}),
     "network": frozenset({"elman", "vgg"}),
 }
 

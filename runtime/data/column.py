@@ -18,7 +18,8 @@ class Column:
     """Values of one field for all samples.
 
     `shape` is one sample's. `read()` returns an array [samples, *shape]. `peak`: an image whose stored
-    integers 0..peak mean 0..1; None: not an image. `place` names the file, for messages.
+    integers 0..peak mean 0..1; None: not an image. `place` names the file, for messages. What `read()`
+    gives of a `mapped` column lies on disk, and is not to be copied as a whole.
     """
 
     shape: Shape
@@ -26,6 +27,7 @@ class Column:
     read: Callable[[], Array]
     place: str
     peak: int | None = None
+    mapped: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class Field:
         return TensorType(str(self.dtype).removeprefix("torch."), self.shape)
 
     def load(self) -> Tensor:
-        """Return all samples [N, ...]: images as stored, to save memory, the rest in the field's dtype."""
+        """Return all samples [N, ...]: images and what lies on disk as stored, the rest in the field's dtype."""
+        if self.column.mapped:
+            return torch.from_numpy(self.column.read())
         values = torch.from_numpy(self.column.read().copy(order="C"))
         return values if self.column.peak is not None else values.to(self.dtype)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lpc.runtime.data.column import Tables
+from lpc.runtime.data.csv import csv
 from lpc.runtime.data.curves import curves
 from lpc.runtime.data.digits import digits
 from lpc.runtime.data.idx import idx, mnist
@@ -25,6 +26,7 @@ SOURCES: dict[str, Callable[..., Tables]] = {
     "parquet": parquet,          # Parquet files, images included
     "imagefolder": imagefolder,  # a folder of images for each label
     "huggingface": huggingface,  # a data set of the hub, by name
+    "csv": csv,                  # rows of numbers, read once and mapped
     "npz": npz,                  # numpy arrays by field name
 }
 

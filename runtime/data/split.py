@@ -32,6 +32,7 @@ class Split(Dataset[dict[str, Tensor]]):
     draws: Mapping[int, Tensor]
     views: int = 1
     contrast: Contrast | None = None
+    chosen: Tensor | None = None  # the stored samples that these are, where they lie on disk
     numbers: Tensor = field(default_factory=lambda: torch.empty(0))  # the contrast's, [N]
 
     @property
@@ -41,7 +42,7 @@ class Split(Dataset[dict[str, Tensor]]):
         return own | ({"index": TensorType("int64", ())} if self.indexed else {})
 
     def __len__(self) -> int:
-        return len(next(iter(self.stored.values())))
+        return len(next(iter(self.stored.values())) if self.chosen is None else self.chosen)
 
     def __getitem__(self, indices: int | Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Return a batch {field: [B, ...]}, or one sample {field: [...]} for a single number."""
@@ -56,8 +57,9 @@ class Split(Dataset[dict[str, Tensor]]):
         draws = {
             site: numbers.index_select(0, rows).chunk(self.views, 1)[view] for site, numbers in self.draws.items()
         }
+        places = rows if self.chosen is None else self.chosen.index_select(0, rows)
         batch = {
-            name: route.deliver(self.stored[name].index_select(0, rows), draws)
+            name: route.deliver(self.stored[name].index_select(0, places), draws)
             for name, route in self.routes.items()
         }
         return batch | ({"index": rows} if self.indexed else {})
@@ -88,5 +90,8 @@ class Split(Dataset[dict[str, Tensor]]):
 
     def subset(self, rows: Tensor, training: bool) -> Split:
         """Return some of the samples, numbered anew from 0."""
+        if any(route.column.mapped for route in self.routes.values()):
+            chosen = rows if self.chosen is None else self.chosen[rows]
+            return replace(self, chosen=chosen, training=training, numbers=torch.empty(0))
         stored = {name: values[rows] for name, values in self.stored.items()}
         return replace(self, stored=stored, training=training, numbers=torch.empty(0))

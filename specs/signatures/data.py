@@ -22,6 +22,18 @@ SOURCES = vocabulary(
         Signature("mnist", (_PATH,), "the four IDX files of MNIST"),
         Signature("idx", (_PATH,), "image and label files in IDX format"),
         Signature("npz", (_PATH,), "NumPy archive with one array per field"),
+        Signature(
+            "csv",
+            (
+                _PATH,
+                Parameter("label", "none | natural | str", None, "column of the labels, by number from 0 or by name"),
+                Parameter("header", "bool", True, "whether the first line has the columns' names"),
+                Parameter("delimiter", "str", ",", "between columns"),
+                Parameter("kind", "'class' | 'number'", "class", "of labels: class numbers, or any numbers"),
+                Parameter("test", "natural", 0, "last rows, which are the test split"),
+            ),
+            "CSV files of numbers, raw or gzipped; the columns beside the label are the field `x`",
+        ),
         Signature("parquet", (_PATH, _SIZE), "Parquet files"),
         Signature("imagefolder", (_PATH, _SIZE), "a folder of images per class"),
         Signature(
