@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from lpc.corrected import corrected
 from lpc.hardened import hardened
 from lpc.probed import predicted, probed
 from lpc.specs import Spec
-from lpc.specs.plan.plan import Plan, Program
+from lpc.specs.plan.plan import Noise, Plan, Program
 
 
 def reference(
@@ -32,9 +33,11 @@ def reference(
     """Return the mean of the batches' reference steps, gradients clipped as the optimizers receive them."""
     state: dict[str, Tensor] = dict(safetensors.torch.load(precise.weights))
     steps: list[Reference] = []
-    for batch, drawn in zip(batches, noise, strict=True):
+    kept: dict[str, Tensor] = {}
+    for batch, drawn, first in _pieces(build.spec, precise.program, batches, noise):
         step = _one_step(build, precise.program, state, batch, drawn)
-        state |= step.buffers
+        kept |= step.buffers if first else {}
+        state |= kept
         steps.append(step)
     gradients = {n: _mean([s.gradients[n] for s in steps]) for n in steps[0].gradients}
     losses, metrics = (
@@ -42,7 +45,29 @@ def reference(
         for table in ("losses", "metrics")
     )
     gradients = clipped(precise.program, build, gradients)
-    return replace(steps[-1], gradients=gradients, losses=losses, metrics=metrics)
+    return replace(steps[-1], gradients=gradients, losses=losses, metrics=metrics, buffers=kept)
+
+
+Values = Mapping[str, Tensor]
+
+
+def _pieces(
+    spec: Spec, program: Program, batches: Sequence[Values], noise: Sequence[Values]
+) -> Iterator[tuple[Values, Values, bool]]:
+    """Yield the equal pieces of each batch with their noise, and whether a piece is of the first shard."""
+    count = spec.run.microbatches * spec.run.replicas
+    for batch, drawn in zip(batches, noise, strict=True):
+        rows = {name: tensor.chunk(count) for name, tensor in batch.items()}
+        own = {site: _chunks(drawn[site], program.noise[site], count) for site in drawn}
+        for index in range(count):
+            first = index < spec.run.microbatches
+            yield {n: r[index] for n, r in rows.items()}, {s: r[index] for s, r in own.items()}, first
+
+
+def _chunks(drawn: Tensor, noise: Noise, count: int) -> Sequence[Tensor]:
+    """Cut noise along the axis of the samples, if it has one."""
+    axes = [axis for axis, length in enumerate(noise.type.shape) if re.search(r"\bB\b", str(length))]
+    return drawn.chunk(count, axes[0]) if axes else [drawn] * count
 
 
 def _one_step(

@@ -42,7 +42,7 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     """Start the workers that are asked for and wait for them; rank 0 shows the run. None where this process runs."""
     from lpc.runtime.workers.join import is_worker
     from lpc.runtime.workers.supervisor import Supervisor
-    from lpc.specs.ranks.placement import workers_of
+    from lpc.specs.ranks.mesh import workers_of
     from lpc.specs.ranks.plan import rank_plans
 
     asked = workers or workers_of(plan.spec)

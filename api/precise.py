@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from lpc.compiler.capture.tracing import length_hints
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.relaxation import INDEX
 from lpc.runtime.noise import LAWS
-from lpc.specs.plan.instructions import Every, Part
+from lpc.specs.plan.instructions import Instruction, Part
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise, Plan, Program
 
@@ -64,9 +65,17 @@ def sample_batch(plan: Plan, generator: torch.Generator) -> dict[str, Tensor]:
 
 def batch_size(program: Program) -> int:
     """Return a number of samples of which the smallest piece of any `part` has two, enough for a batch norm."""
-    every = (i for step in program.steps for i in step if isinstance(i, Every))
-    parts = (i for one in every for i in one.body if isinstance(i, Part))
-    return max([BATCH, *(math.ceil(2 * p.pieces / min(p.share, 1.0)) for p in parts)])
+    return max([BATCH, *(math.ceil(2 * pieces) for step in program.steps for pieces in _divisions(step, 1.0))])
+
+
+def _divisions(body: Sequence[Instruction], around: float) -> Iterator[float]:
+    """Yield of each `part` of a body how many of its pieces the whole batch would make."""
+    for instruction in body:
+        own = around
+        if isinstance(instruction, Part):
+            own *= instruction.pieces / min(instruction.share, 1.0)
+            yield own
+        yield from _divisions(getattr(instruction, "body", ()), own)
 
 
 def _sample(plan: Plan, name: str, kind: TensorType, generator: torch.Generator) -> Tensor:

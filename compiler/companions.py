@@ -11,7 +11,7 @@ def misplaced(spec: Spec) -> Iterator[tuple[str, Path]]:
     """Yield what the spec says beside its variables that they do not go with, and where."""
     run = spec.run
     for key, path, wrong in (
-        ("accumulate", ("run", "accumulate"), run.accumulate > 1),
+        *((key, ("run", key), True) for key in run.splits),
         ("phases", ("run", "phases"), bool(run.phases)),
         ("memory: summed", ("run", "memory"), run.memory == "summed"),
         ("precision: bf16", ("run", "precision"), run.precision != "none"),

@@ -146,9 +146,9 @@ def _ensure_sound(
     if problems[block].estimator.perturbs:
         message = f"the gradient of block `{block}` is estimated from noise, of which no offset can be measured"
         raise LpcError(Diagnostic("0415", message, span=span, help="take `estimator: backprop`, or remove `correct`"))
-    if spec.run.accumulate > 1:
-        message = f"the correction of block `{block}` is measured within one batch, and a step has several"
-        raise LpcError(Diagnostic("0415", message, span=span, help="remove `run.accumulate`"))
+    if keys := spec.run.splits:
+        message = f"the correction of block `{block}` is measured within one whole batch, and `{keys[0]}` splits a step"
+        raise LpcError(Diagnostic("0415", message, span=span, help=f"remove `run.{keys[0]}`"))
     losses = [loss for problem in problems.values() for loss in problem.losses]
     summed = [loss for loss in losses if loss.options.get("reduction") == "sum"]
     if summed and (options["batch"] != 1 or options["memory"] == "micro_batch"):

@@ -99,8 +99,8 @@ def _obstacles(
         yield f"the factors are those of exact derivatives, and it learns by `{estimator}`"
     if optimizer.steps > 1:
         yield "factors are taken once on a batch, and it takes further steps"
-    if spec.run.accumulate > 1:
-        yield f"`accumulate` makes one step of {spec.run.accumulate} batches"
+    for key in spec.run.splits:
+        yield f"`{key}` makes one step of {getattr(spec.run, key)} {'batches' if key == 'accumulate' else 'pieces'}"
     if correct not in (None, NOTHING):
         yield "`correct` makes other gradients than those of which the factors are made"
     if horizon(graph):

@@ -53,8 +53,8 @@ def ensure_inner(spec: Spec, graph: nx.DiGraph[str], block: str, estimator: str)
 
 def _obstacles(spec: Spec, graph: nx.DiGraph[str], block: str, estimator: str) -> Iterator[str]:
     correct = stated(spec, block, "correct")
-    if spec.run.accumulate > 1:
-        yield f"`accumulate` makes one step of {spec.run.accumulate} batches"
+    for key in spec.run.splits:
+        yield f"`{key}` makes one step of {getattr(spec.run, key)} {'batches' if key == 'accumulate' else 'pieces'}"
     if spec.run.clip is not None and math.isfinite(spec.run.clip):
         yield "`run.clip` takes the gradients of all blocks together"
     if correct is not None and correct != NOTHING:

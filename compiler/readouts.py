@@ -140,10 +140,10 @@ class _Around:
 
     def readout(self, name: str, readout: Readout) -> Probe:
         place: Path = ("readouts", name)
-        if self.spec.run.accumulate > 1:
-            message = f"the readout `{name}` learns from one batch, and a step has several"
-            span = self.spec.origin("run", "accumulate")
-            raise LpcError(Diagnostic("0418", message, span=span, help="remove `run.accumulate`"))
+        if keys := self.spec.run.splits:
+            message = f"the readout `{name}` learns from one whole batch, and `{keys[0]}` splits a step"
+            span = self.spec.origin("run", keys[0])
+            raise LpcError(Diagnostic("0418", message, span=span, help=f"remove `run.{keys[0]}`"))
         unknown = [b for b in readout.from_ if b not in self.problems]
         if unknown or name in self.problems:
             what = f"reads `{unknown[0]}`, which is no block" if unknown else "has the name of a block"

@@ -20,12 +20,12 @@ from lpc.compiler.probing import Probing
 from lpc.compiler.refresh import ExactKernels, refreshes
 from lpc.compiler.relaxation import RelaxKernels, relaxed_step
 from lpc.compiler.split_schedule import SplitKernels, split_step
+from lpc.compiler.summing import summed_up
 from lpc.compiler.variables import Variables
 from lpc.specs.model import Spec
 from lpc.specs.plan.flow import values_made, values_read
 from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import (
-    Accumulate,
     Call,
     Clip,
     Correct,
@@ -33,7 +33,6 @@ from lpc.specs.plan.instructions import (
     Load,
     Random,
     Record,
-    Repeat,
     Return,
     Shift,
     Update,
@@ -166,8 +165,8 @@ class _Steps:
         begin: list[Instruction] = [load]
         if self.negatives is not None:
             begin = [self.negatives.given(load), *self.negatives.section(shown)]
-        if spec.run.accumulate > 1:
-            return tuple(_accumulated(spec, [*begin, *writer.body], writer))
+        if spec.run.splits:
+            return tuple(summed_up(spec.run, begin, writer.body, writer.gradients))
         body: list[Instruction] = [load, *writer.body]
         updates = {
             block: self.updates(block, bundles, writer.factors.get(block, ()))
@@ -390,24 +389,3 @@ def _clipped_updates(
     found = [instruction for own in updates.values() for instruction in own]
     corrections = [i for i in found if isinstance(i, Correct)]
     return [*corrections, Clip(every, norm), *(i for i in found if not isinstance(i, Correct))]
-
-
-def _accumulated(
-    spec: Spec, body: list[Instruction], writer: _Writer
-) -> list[Instruction]:
-    """Average gradients over `accumulate` batches; update once after the last."""
-    bundles = list(dict.fromkeys(g for values in writer.gradients.values() for g in values))
-    sums = {value: f"{value}.sum" for value in bundles}
-    inner: list[Instruction] = []
-    for instruction in body:
-        inner.append(instruction)
-        if isinstance(instruction, Call):
-            inner += [
-                Accumulate(sums[v], v, 1.0 / spec.run.accumulate) for v in instruction.values if v in sums
-            ]
-    repeat = Repeat(spec.run.accumulate, tuple(with_frees(inner, keep=set(sums.values()))))
-    tail: list[Instruction] = []
-    if spec.run.clip is not None:
-        tail.append(Clip(tuple(sums.values()), spec.run.clip))
-    tail += [Update(b, tuple(sums[g] for g in values)) for b, values in writer.gradients.items()]
-    return [repeat, *with_frees(tail)]

@@ -60,6 +60,7 @@ class Engine:
         self.steps_done = 0
         self.per_step = max(count_loads(plan.program.steps[0]), 1)
         self._given = data
+        self.keeps = True  # what it holds is saved by it, and not by another rank that holds the same
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return {name: tensor}: the network's names and `heads.<block>.<name>`; tensors share memory."""

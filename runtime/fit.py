@@ -123,7 +123,7 @@ class _Run:
         self.progress = found.progress
         self.base = self.progress.seconds
         device = self.engine.device
-        recorded = self.engine.machine.recorded
+        recorded = self.engine.machine.recorded if self.engine.keeps else frozenset()
         totals = {name: total.to(device) for name, total in found.part("meter.").items() if name in recorded}
         self.window.totals, self.window.weights = totals, {name: self.progress.weights[name] for name in totals}
 
@@ -205,7 +205,7 @@ class _Run:
         self.progress.weights = dict(self.window.weights)
         path, engine = self.folder / name, self.engine
         if engine.transport.size > 1:
-            pieces.write(path, self.plan, engine.machine, self.progress, self.window, engine.transport)
+            pieces.write(path, self.plan, engine.machine, self.progress, self.window, engine.transport, engine.keeps)
             return
         checkpoint.write(path, self.plan, engine.machine, self.progress, self.window.totals)
         if pieces.manifest_of(path).exists():  # of several ranks, and older

@@ -6,7 +6,6 @@ Binding happens when a section is linked; what is left for each step is the boun
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,19 +18,23 @@ from lpc.runtime.gradients import clip, collect, route
 from lpc.runtime.link import node_at
 from lpc.runtime.meter import Reading
 from lpc.runtime.optimizers import BlockOptimizer, gradients_by_name
+from lpc.runtime.parts import bind_part
 from lpc.runtime.resources import Frame, Resources
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.flow import used_last
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Call,
     Clip,
     Correct,
     Every,
     Free,
     Instruction,
+    Later,
     Load,
     Offset,
+    Only,
     Part,
     Random,
     Record,
@@ -244,6 +247,16 @@ def _bind_write(section: Section, instruction: Write) -> Operation:
     return write
 
 
+def _bind_adopt(section: Section, instruction: Adopt) -> Operation:
+    write = _bind_write(section, Write(instruction.value))
+
+    def adopt(frame: Frame) -> None:
+        if frame.shard == 0:
+            write(frame)
+
+    return adopt
+
+
 def _bind_free(section: Section, instruction: Free) -> Operation:
     values = instruction.values
 
@@ -292,27 +305,6 @@ def _bind_every(section: Section, instruction: Every) -> Operation:
                 operation(frame)
 
     return every
-
-
-def _bind_part(section: Section, instruction: Part) -> Operation:
-    pairs = tuple(zip(instruction.values, instruction.sources, strict=True))
-    body, share, pieces = section.bind(instruction.body), instruction.share, instruction.pieces
-
-    def part(frame: Frame) -> None:
-        size = frame.size
-        count = min(max(round(share * size) if share <= 1 else int(share), 1), size)
-        bounds = [count * i // pieces for i in range(pieces + 1)]
-        for first, last in pairwise(bounds):
-            if first == last:
-                continue
-            for value, source in pairs:
-                frame.env[value] = [frame.env[source][0][first:last]]
-            frame.window, frame.size, frame.weight = (first, last), last - first, (last - first) / count
-            for operation in body:
-                operation(frame)
-        frame.size, frame.weight, frame.window = size, 1.0, None
-
-    return part
 
 
 def _bind_offset(section: Section, instruction: Offset) -> Operation:
@@ -392,7 +384,10 @@ BINDERS: dict[type, Binder] = {
     Return: _bind_return,
     Repeat: _bind_repeat,
     Every: _bind_every,
-    Part: _bind_part,
+    Adopt: _bind_adopt,
+    Part: bind_part,
+    Later: _bind_nothing,
+    Only: _bind_nothing,
     Offset: _bind_offset,
     Correct: _bind_correct,
     Shift: _bind_shift,
@@ -403,6 +398,7 @@ WITHOUT_EFFECTS: dict[type, Binder] = {
     **BINDERS,
     Update: _bind_handover,
     Write: _bind_nothing,
+    Adopt: _bind_nothing,
     Offset: _bind_measurement,
     Shift: _bind_nothing,
 }

@@ -33,12 +33,14 @@ def manifest_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def write(path: Path, plan: str, machine: Machine, progress: Progress, meter: Meter, transport: Transport) -> None:
-    """Write this rank's blocks; rank 0 then writes the manifest, and removes what it no longer names."""
+def write(
+    path: Path, plan: str, machine: Machine, progress: Progress, meter: Meter, transport: Transport, keeps: bool = True
+) -> None:
+    """Write this rank's blocks, if it `keeps` them; rank 0 then writes the manifest, and removes what is old."""
     folder = _folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for block, tensors, numbers in _by_block(machine, transport.rank == 0):
+    for block, tensors, numbers in _by_block(machine, transport.rank == 0) if keeps else ():
         data = save(tensors, metadata={"lpc": json.dumps({"numbers": numbers})})
         name = _file(block, progress.step)
         write_atomically(folder / name, data)

@@ -37,6 +37,7 @@ class Frame:
     size: int = 1  # samples in the current batch, or in the current piece of it
     weight: float = 1.0  # the current piece's share of the samples of its `part`
     window: tuple[int, int] | None = None  # first and last sample of the current piece, none outside a `part`
+    shard: int = 0  # number of the current piece of the outermost `part`
     start: int = 0  # step at which the phase began
     part: int = -1  # number of the current batch within the step
     readings: list[Reading] = field(default_factory=list)

@@ -193,17 +193,27 @@ def signals(spec: Spec, problems: Problems) -> None:
 
 def split_batches(spec: Spec, problems: Problems) -> None:
     """0144: a loss that couples the samples of a batch is not computed on parts of it, unless it says so."""
-    if spec.run.accumulate == 1:
+    keys = spec.run.splits
+    if not keys:
         return
+    said = f"`{keys[0]}` splits it into {getattr(spec.run, keys[0])}"
+    pieces = tuple(key for key in keys if key != "accumulate")
     placed: list[tuple[Term, Path]] = [(loss, ("loss", i)) for i, loss in enumerate(spec.loss)]
     placed += [(loss, ("learn", i, "loss", j)) for i, rule in enumerate(spec.learn)
                for j, loss in enumerate(rule.loss or ())]  # fmt: skip
     for loss, path in placed:
         signature = LOSSES.get(loss.name)
+        if pieces and loss.kwargs.get("reduction") == "sum":
+            message = f"`{loss.name}` is a sum over a batch, and those of its pieces are averaged: {said}"
+            problems.add("0144", message, spec.origin(*path), path, help="take the mean, or remove the key")
         if signature is None or signature.parameter("split") is None or loss.kwargs.get("split") == "allowed":
             continue
-        message = f"`{loss.name}` couples the samples of a batch, and `accumulate` splits it into {spec.run.accumulate}"
-        problems.add("0144", message, spec.origin(*path), path)
+        problems.add("0144", f"`{loss.name}` couples the samples of a batch, and {said}", spec.origin(*path), path)
+    data = spec.data
+    if pieces and data is not None and (data.contrast is not None or data.views > 1):
+        what = "a contrast" if data.contrast is not None else "views"
+        message = f"samples of a batch belong together by {what}, and {said}"
+        problems.add("0144", message, spec.origin("run", pieces[0]), ("run", pieces[0]), help=f"remove `{pieces[0]}`")
 
 
 def heads(spec: Spec, problems: Problems) -> None:

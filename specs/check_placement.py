@@ -18,8 +18,9 @@ def ranks(spec: Spec, problems: Problems) -> None:
     idle = sorted(set(range(max(used) + 1)) - used)
     if idle:
         problems.add("0150", f"nothing is placed on rank {idle[0]}", spec.key_origin(*path), path)
-    elif workers is not None and workers != max(used) + 1:
-        message = f"there are {workers} workers, and blocks are placed on {max(used) + 1}"
+    elif workers is not None and workers != (max(used) + 1) * spec.run.replicas:
+        times = f", in each of {spec.run.replicas} replicas" if spec.run.replicas > 1 else ""
+        message = f"there are {workers} workers, and blocks are placed on {max(used) + 1}{times}"
         problems.add("0150", message, spec.key_origin(*path), path, help="remove `workers`")
 
 

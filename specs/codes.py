@@ -57,7 +57,7 @@ CODES: dict[str, Code] = {
     "0141": Code("no inputs", "add `inputs: {image: [1, 28, 28]}` with the shape of one sample"),
     "0142": Code("no batch fields", "add `data`, or declare under `fields` what batches hold"),
     "0143": Code("learn entry", "give `blocks` for local problems or `params` for parameter rules"),
-    "0144": Code("split batch", "remove `run.accumulate`, or accept the loss on each part: `split=allowed`"),
+    "0144": Code("split batch", "do not split batches in `run`, or accept the loss on each part: `split=allowed`"),
     "0145": Code("readout", "name a readout that exists, and give it a name of its own"),
     "0146": Code("phase", "write a phase as `{epochs: 5, train: b1}`"),
     "0147": Code("solver without its problem", "remove the key, or link blocks by `target`"),

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from lpc.specs.flops import kernel_flops
 from lpc.specs.memory.sizes import Lengths, nbytes
-from lpc.specs.plan.instructions import Call, Due, Every, Instruction, Part, Repeat
+from lpc.specs.plan.instructions import Call, Due, Every, Instruction, Only, Part, Repeat
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 
@@ -86,7 +86,10 @@ def leaves(
         if inner is None:
             yield instruction, weight, lengths
         elif isinstance(instruction, Part):
-            for piece in pieces(instruction, lengths["B"]):
+            own = next((one.piece for one in inner if isinstance(one, Only)), None)
+            for index, piece in enumerate(pieces(instruction, lengths["B"])):
+                if own not in (None, index):
+                    continue
                 yield from leaves(inner, {**lengths, "B": piece}, weight)
         else:
             yield from leaves(inner, lengths, weight * _times(instruction))

@@ -269,6 +269,8 @@ _RUN = _section(
         "dtype": _choice(Run, "dtype"),
         "precision": _choice(Run, "precision"),
         "accumulate": SIZE,
+        "microbatches": SIZE,
+        "replicas": SIZE,
         "memory": _either(_choice(Run, "memory"), NONE),
         "clip": _either(POSITIVE, NONE),
         "log": _term("period"),

@@ -110,6 +110,8 @@ KEYS: dict[str, dict[str, str]] = {
         "dtype": "Type of the parameters.",
         "precision": "bf16: autocast, captured in the kernels.",
         "accumulate": "Batches whose gradients make one step.",
+        "microbatches": "Pieces of each batch, one after another, whose gradients are summed in order.",
+        "replicas": "Shards of each batch, whose gradients are summed in order; processes can share them.",
         "memory": "summed: the forward of all blocks before any backward.",
         "clip": "Largest norm of the whole gradient, where all links are gradient.",
         "log": "How often to log: every(50) steps, every(epoch) or none.",

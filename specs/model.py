@@ -177,6 +177,8 @@ class Run(Model):
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["none", "bf16"] = "none"
     accumulate: Int = Field(default=1, gt=0)
+    microbatches: Annotated[Int, Field(gt=0, le=4096)] = 1
+    replicas: Annotated[Int, Field(gt=0, le=4096)] = 1
     memory: Literal["summed"] | None = None
     clip: Annotated[Number, Field(gt=0)] | None = None
     log: Term = Term("every", (50,))
@@ -187,6 +189,11 @@ class Run(Model):
     predict: Term = Term("output")
     workers: Annotated[Int, Field(gt=0)] | None = None
     placement: dict[str, Annotated[Int, Field(ge=0, lt=4096)]] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The keys by which a step's gradients are sums: over batches, or over pieces of one."""
+        return tuple(key for key in ("accumulate", "microbatches", "replicas") if getattr(self, key) > 1)
 
 
 def default_note(path: Path, value: Any) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lpc.specs.diagnostics import without_quotes
-from lpc.specs.later import key_comes_later
 from lpc.specs.model import Spec
 from lpc.specs.problems import Problems, dotted
 from lpc.specs.spelling import is_dsl
@@ -127,9 +126,6 @@ def _unknown(path: Path, node: Node, root: Node, problems: Problems) -> None:
     """Note a key that the model does not have."""
     key = str(path[-1])
     where = f"`{dotted(path[:-1])}`" if path[:-1] else "the top level"
-    if key_comes_later(path):
-        problems.add("0111", f"`{key}` in {where} is not supported by this version of lpc", node.key, path)
-        return
     dsl = node.key is not None and is_dsl(node.key.source.name)
     known = (dsl and _first_words(path[:-1])) or _keys(path[:-1])
     message, otherwise = f"{where} has no key `{key}`", f"the keys here are {', '.join(sorted(known))}"

@@ -1,7 +1,7 @@
 """How do ranks of several processes talk? Over gloo: a process group for each edge, which a thread reads ahead.
 
-A message is a header of numbers and the bytes of each tensor. Sends are posted and not waited for, until `ROOM` of
-them are on the way. Tensors of a GPU travel by way of the CPU.
+A message is a header of numbers and the bytes of each tensor. Sends are posted and not waited for, until as many of
+them as an edge has room for are on the way. Tensors of a GPU travel by way of the CPU.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ Found = tuple[list[int], list[Tensor]] | BaseException | None
 class Gloo:
     """One rank's transport, in a process that has joined the default process group."""
 
-    def __init__(self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE, room: int = ROOM
+    ) -> None:
         self.rank, self.size, self.patience = dist.get_rank(), dist.get_world_size(), patience
         self.out: dict[int, _Outgoing] = {}
         self.incoming: dict[int, _Incoming] = {}
         for source, target in edges:  # in one order: making a group is a common act of all ranks
             group = dist.new_group([source, target], timeout=FOREVER, backend="gloo")
             if self.rank == source:
-                self.out[target] = _Outgoing(group, target)
+                self.out[target] = _Outgoing(group, target, room)
             if self.rank == target:
-                self.incoming[source] = _Incoming(group, source, device)
+                self.incoming[source] = _Incoming(group, source, device, room)
         self.exchange(None)
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
@@ -84,12 +86,12 @@ class Gloo:
 class _Outgoing:
     """Sends over one edge. What is on the way is kept until it has arrived."""
 
-    def __init__(self, group: Any, target: int) -> None:
-        self.group, self.target = group, target
+    def __init__(self, group: Any, target: int, room: int) -> None:
+        self.group, self.target, self.room = group, target, room
         self.pending: deque[list[tuple[Any, Tensor]]] = deque()
 
     def send(self, stamp: Stamp, tensors: Sequence[Tensor], patience: float) -> None:
-        while len(self.pending) >= ROOM:
+        while len(self.pending) >= self.room:
             self.settle(patience)
         held = [dense(tensor) for tensor in tensors]
         self.post(_fixed(stamp), describe(held), [pack(tensor).cpu() for tensor in held])
@@ -123,9 +125,9 @@ class _Outgoing:
 class _Incoming:
     """Reads one edge ahead, in a thread of its own."""
 
-    def __init__(self, group: Any, source: int, device: torch.device) -> None:
+    def __init__(self, group: Any, source: int, device: torch.device, room: int) -> None:
         self.group, self.source, self.device = group, source, device
-        self.queue: queue.Queue[Found] = queue.Queue(ROOM)
+        self.queue: queue.Queue[Found] = queue.Queue(room)
         self.thread = threading.Thread(target=self.read, name=f"edge from rank {source}", daemon=True)
         self.thread.start()
 

@@ -16,12 +16,12 @@ from lpc.runtime.selection import choose_device
 from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.store import part, reach
 from lpc.runtime.workers.supervisor import ATTEMPT, PARENT, STEPPED, STORE
-from lpc.runtime.workers.transport import PATIENCE
+from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.loader import load_spec
 from lpc.specs.plan.plan import Plan
-from lpc.specs.ranks.plan import edges_of, rank_plans
+from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
 
 GLANCE = 0.2  # seconds between looks at whether the launcher is still there
 
@@ -45,7 +45,7 @@ def join(
     plans = rank_plans(plan, spec, size)
     chosen = _device(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
     began = meet(rank, size, patience)
-    worker = Worker(plan, plans, Gloo(edges_of(plans), chosen, patience), chosen, data)
+    worker = Worker(plan, plans, Gloo(edges_of(plans), chosen, patience, max(ROOM, room_of(plans))), chosen, data)
     worker.began = began if rank == 0 else None
     return worker
 

@@ -1,11 +1,15 @@
-"""What do `send` and `receive` do? They give a frame's values to the rank's transport, and take them from it."""
+"""What do `send`, `receive` and `reduce` do? They give values to the rank's transport, and take them from it."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from lpc.runtime.handlers import Binder, Operation, Section
+from lpc.runtime.parts import cut
 from lpc.runtime.resources import Frame
 from lpc.runtime.workers.transport import Stamp
-from lpc.specs.plan.instructions import Receive, Send
+from lpc.specs.plan.instructions import Receive, Reduce, Send
 
 
 def _bind_send(section: Section, instruction: Send) -> Operation:
@@ -30,4 +34,30 @@ def _bind_receive(section: Section, instruction: Receive) -> Operation:
     return receive
 
 
-TRANSFERS: dict[type, Binder] = {Send: _bind_send, Receive: _bind_receive}
+def _bind_reduce(section: Section, instruction: Reduce) -> Operation:
+    """Every rank gives its bundle to all others, and adds up all of them itself, in one order."""
+    target, value, ranks = instruction.target, instruction.value, instruction.ranks
+    transport = section.resources.transport
+    section.ports[target] = section.ports[value]
+
+    def reduce(frame: Frame) -> None:
+        stamp, own = Stamp(frame.step, frame.part, value), frame.env.get(value, [])
+        for rank in ranks:
+            if rank != transport.rank:
+                transport.send(rank, stamp, own)
+        given = [own if rank == transport.rank else transport.receive(rank, stamp) for rank in ranks]
+        shares = {piece.number: piece.share for piece in cut(0, frame.size, 1.0, len(ranks))}
+        total: list[Tensor] = []
+        for number, bundle in enumerate(given):
+            if not bundle:  # of a shard without samples
+                continue
+            if total:
+                torch._foreach_add_(total, bundle, alpha=shares[number])
+            else:
+                total = list(torch._foreach_mul(bundle, shares[number]))
+        frame.env[target] = total
+
+    return reduce
+
+
+TRANSFERS: dict[type, Binder] = {Send: _bind_send, Receive: _bind_receive, Reduce: _bind_reduce}

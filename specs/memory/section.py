@@ -16,21 +16,25 @@ from lpc.specs.memory.heap import GRADIENTS, TEMPORARY, Heap, Storage
 from lpc.specs.memory.layout import Layout, layout
 from lpc.specs.memory.optimizers import made as made_by
 from lpc.specs.memory.sizes import WIDTHS, Lengths, nbytes, wide
-from lpc.specs.plan.flow import used_last
+from lpc.specs.plan.flow import made, used_last
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Call,
     Clip,
     Correct,
     Every,
     Free,
     Instruction,
+    Later,
     Load,
     Offset,
+    Only,
     Part,
     Random,
     Receive,
     Record,
+    Reduce,
     Repeat,
     Return,
     Send,
@@ -70,9 +74,10 @@ class Walk:
     recorded: int = 0  # bytes of metrics
     ahead: Sequence[Instruction] = ()  # what comes after the current instruction of the body
 
-    def run(self, body: Sequence[Instruction]) -> None:
-        """Go through a body."""
-        for index, instruction in enumerate(body):
+    def run(self, body: Sequence[Instruction], rest: Sequence[Instruction] = ()) -> None:
+        """Go through a body; `rest` is what follows it in the same body, later."""
+        body, count = [*body, *rest], len(body)
+        for index, instruction in enumerate(body[:count]):
             self.taken = used_last(body, index) if isinstance(instruction, Call) else frozenset()
             self.ahead = body[index + 1 :]
             self.heap.enter(self.block_of(instruction), line(instruction))
@@ -228,15 +233,43 @@ class Walk:
         self.run(every.body)
 
     def part(self, part: Part) -> None:
-        size, around = self.lengths["B"], self.piece
-        for piece in pieces(part, size):
-            self.piece = piece
-            for value, source in zip(part.values, part.sources, strict=True):
-                held = self.env[source][0]
-                self.heap.hold(held.storage)
-                self.env[value] = [Held(held.storage, held.size * self.piece // size, held.source)]
-            self.run(part.body)
-        self.piece = around
+        around, size = self.piece, self.lengths["B"] if self.piece is None else self.piece
+        cut = next((i for i, one in enumerate(part.body) if isinstance(one, Later)), len(part.body))
+        turns = sum(one.turns for one in part.body if isinstance(one, Later))
+        own = next((one.piece for one in part.body if isinstance(one, Only)), None)
+        found = [piece for index, piece in enumerate(pieces(part, size)) if own in (None, index)]
+        outer, waiting = self.env, dict[int, dict[str, list[Held]]]()
+        for turn in range(len(found) + turns):
+            if turn < len(found):
+                self.piece, self.env = found[turn], dict(outer) if turns else outer
+                self.cut_out(part, size)
+                self.run(part.body[:cut], part.body[cut:])
+                waiting[turn] = self.shared(part, outer)
+            if turn >= turns and cut < len(part.body):
+                self.piece, self.env = found[turn - turns], waiting.pop(turn - turns)
+                self.env.update((name, outer[name]) for name in made(part) if name in outer)
+                self.run(part.body[cut:])
+                self.shared(part, outer)
+        self.piece, self.env = around, outer
+
+    def cut_out(self, part: Part, size: int) -> None:
+        assert self.piece is not None
+        for value, source in zip(part.values, part.sources, strict=True):
+            held = self.env[source][0]
+            self.heap.hold(held.storage)
+            self.env[value] = [Held(held.storage, held.size * self.piece // size, held.source)]
+
+    def shared(self, part: Part, outer: dict[str, list[Held]]) -> dict[str, list[Held]]:
+        """Give the sums of a piece to all of them, and return the piece's values."""
+        outer.update((name, self.env[name]) for name in made(part) if name in self.env)
+        return self.env
+
+    def reduce(self, reduce: Reduce) -> None:
+        """The others' bundles are there together, beside the sum."""
+        own = self.env[reduce.value]
+        given = [self.heap.make(h.size, h.source, GRADIENTS) for h in own for _ in reduce.ranks[1:]]
+        self.env[reduce.target] = [self.gradient(h.size, h.source) for h in own]
+        self.heap.drop_all(given)
 
     def offset(self, offset: Offset) -> None:
         """The new offset is made beside the old one, which is resident; gradients are scaled one at a time."""
@@ -283,8 +316,11 @@ class Walk:
         names = self.program.corrections[shift.block].parameters
         self.heap.pulse(max((wide(self.types[name]) for name in names), default=0), "shift")
 
-    def write(self, write: Write) -> None:
+    def write(self, write: Write | Adopt) -> None:
         """Copied in place."""
+
+    def mark(self, mark: Later | Only) -> None:
+        """Of the part around, which goes through its pieces accordingly."""
 
     def send(self, send: Send) -> None:
         """Kept until it has arrived, which may be later: what is on the way is not counted."""
@@ -332,6 +368,10 @@ HANDLERS: dict[type[Any], Handler] = {
     Repeat: Walk.repeat,
     Every: Walk.every,
     Part: Walk.part,
+    Later: Walk.mark,
+    Only: Walk.mark,
+    Adopt: Walk.write,
+    Reduce: Walk.reduce,
     Offset: Walk.offset,
     Correct: Walk.correct,
     Shift: Walk.shift,

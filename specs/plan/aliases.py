@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lpc.specs.diagnostics import Diagnostic
 from lpc.specs.memory.layout import layout
 from lpc.specs.plan.flow import made, read
-from lpc.specs.plan.instructions import Call, Free, Instruction, Update, Write
+from lpc.specs.plan.instructions import Adopt, Call, Free, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.plan import Program
 from lpc.specs.plan.text import line
@@ -62,7 +62,7 @@ class _Walk:
             optimizer = self.program.optimizers.get(instruction.block)
             groups = optimizer.groups if optimizer is not None else ()
             self.changed(frozenset(n for g in groups for n in g.parameters), f"`{line(instruction)}`")
-        elif isinstance(instruction, Write):
+        elif isinstance(instruction, Write | Adopt):
             self.changed(self.changes.get(instruction.value, frozenset()), f"`{line(instruction)}`")
 
     def changed(self, names: Names, what: str) -> None:

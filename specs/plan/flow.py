@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Begin,
     Call,
     Clip,
@@ -22,6 +23,7 @@ from lpc.specs.plan.instructions import (
     Random,
     Receive,
     Record,
+    Reduce,
     Relax,
     Repeat,
     Return,
@@ -42,8 +44,10 @@ def made(instruction: Instruction) -> tuple[str, ...]:
             return values
         case Random(value=value) | Weight(value=value) | Receive(value=value):
             return (value,)
+        case Reduce(target=target):
+            return (target,)
         case Part(body=body):
-            return tuple(i.target for i in body if isinstance(i, Accumulate))
+            return _sums(body)
         case _:
             return ()
 
@@ -53,7 +57,9 @@ def read(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
             return values
-        case Write(value=value) | Record(value=value) | Return(value=value) | Send(value=value):
+        case Reduce(value=value):
+            return (value,)
+        case Write(value=value) | Adopt(value=value) | Record(value=value) | Return(value=value) | Send(value=value):
             return (value,)
         case Accumulate(target=target, value=value):
             return (target, value)
@@ -105,6 +111,14 @@ def used_last(body: Sequence[Instruction], index: int) -> frozenset[str]:
     return frozenset(freed)
 
 
+def _sums(body: tuple[Instruction, ...]) -> tuple[str, ...]:
+    """Return the sums that outlive a body: its own, and those of parts in it, which it does not free."""
+    found = [i.target for i in body if isinstance(i, Accumulate)]
+    found += [value for i in body if isinstance(i, Part) for value in made(i)]
+    freed = {value for i in body if isinstance(i, Free) for value in i.values}
+    return tuple(dict.fromkeys(value for value in found if value not in freed))
+
+
 def _from_around(body: tuple[Instruction, ...]) -> tuple[str, ...]:
     own: set[str] = set()
     found: dict[str, None] = {}
@@ -112,3 +126,19 @@ def _from_around(body: tuple[Instruction, ...]) -> tuple[str, ...]:
         found.update(dict.fromkeys(value for value in read(instruction) if value not in own))
         own |= set(made(instruction))
     return tuple(found)
+
+
+def applied(body: Iterable[Instruction]) -> set[str]:
+    """Return the values that become updates, as they are or added up."""
+    found, sums = set[str](), list[tuple[str, str]]()
+    stack = list(body)
+    while stack:
+        instruction = stack.pop()
+        stack += getattr(instruction, "body", ())
+        if isinstance(instruction, Update):
+            found |= set(instruction.gradients)
+        elif isinstance(instruction, Accumulate | Reduce):
+            sums.append((instruction.target, instruction.value))
+    while more := {value for target, value in sums if target in found} - found:
+        found |= more
+    return found

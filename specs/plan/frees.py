@@ -13,16 +13,18 @@ from lpc.specs.plan.instructions import (
     Fetch,
     Free,
     Instruction,
+    Later,
     Load,
     Parallel,
     Part,
     Random,
     Receive,
+    Reduce,
     Relax,
     Repeat,
 )
 
-MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive)
+MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive, Later, Reduce)
 
 
 def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:

@@ -123,6 +123,42 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Later:
+    """In the body of a `part`: what follows runs so many pieces later, beside the first half of those: `later 2`.
+
+    No number changes: each piece has values of its own, both halves take the pieces in order.
+    """
+
+    turns: int
+
+
+@dataclass(frozen=True)
+class Only:
+    """In the body of a `part`: of its pieces only this one is run here, other ranks run the others: `only 1`."""
+
+    piece: int
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Write a bundle of buffers, if this is the first piece of the outermost `part` around: `adopt u1`."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Sum ranks' gradient bundles, in the order of the ranks, as pieces of a batch: `s = reduce s1 over 0, 2`.
+
+    Each is weighted by its piece's share of the batch; every rank named has the sum afterwards, with the same bits.
+    """
+
+    target: str
+    value: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Offset:
     """Keep for a block the difference of true and local gradients: `offset b1 <- e1 minus g1`."""
 
@@ -253,6 +289,10 @@ Instruction: TypeAlias = (
     | Repeat
     | Every
     | Part
+    | Later
+    | Only
+    | Adopt
+    | Reduce
     | Offset
     | Correct
     | Shift

@@ -9,8 +9,10 @@ from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, did_you_mean
 from lpc.specs.plan.factors import misfits
+from lpc.specs.plan.flow import applied, made
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Begin,
     Call,
     Clip,
@@ -20,13 +22,16 @@ from lpc.specs.plan.instructions import (
     Fetch,
     Free,
     Instruction,
+    Later,
     Load,
     Offset,
+    Only,
     Parallel,
     Part,
     Random,
     Receive,
     Record,
+    Reduce,
     Relax,
     Repeat,
     Return,
@@ -38,45 +43,12 @@ from lpc.specs.plan.instructions import (
     Visit,
     Weight,
     Write,
+    word,
 )
-from lpc.specs.plan.kernel import Bundle, Kernel, TensorType
+from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.plan import Program, factored_parameter
 from lpc.specs.plan.text import line
-
-# What each role of a kernel's argument takes, by the role of the value; what other instructions take.
-TAKES: dict[str, frozenset[str]] = {
-    "input": frozenset({"input", "output"}),
-    "random": frozenset({"random"}),
-    "cotangent": frozenset({"cotangent"}),
-    "residuals": frozenset({"residuals"}),
-    "target": frozenset({"target"}),
-    "accumulate": frozenset({"gradients"}),
-    "update": frozenset({"gradients", "factors"}),
-    "clip": frozenset({"gradients"}),
-    "correct": frozenset({"gradients"}),
-    "offset": frozenset({"gradients"}),
-    "part": frozenset({"input", "output"}),
-    "begin": frozenset({"output"}),
-    "relax": frozenset({"output"}),
-    "slopes": frozenset({"slope"}),
-    "index": frozenset({"input"}),
-    "write": frozenset({"buffers"}),
-    "record": frozenset({"loss", "metric"}),
-    "return": frozenset({"input", "output", "loss", "metric"}),
-    "send": frozenset({"input", "output", "cotangent", "loss", "metric"}),
-}
-OWN = frozenset({"residuals", "target"})  # roles of values that are for kernels of one block
-ANYTHING = "anything"  # the role of what an unknown kernel returns (one mistake is told once), and of what is received
-
-
-@dataclass(frozen=True)
-class Value:
-    """What is known of a live value: its role, its ports' types and outside names, the block that made it."""
-
-    role: str
-    types: tuple[TensorType, ...] = ()
-    sources: tuple[str, ...] = ()
-    block: str = ""
+from lpc.specs.plan.values import ANYTHING, OWN, TAKES, Value, fits, returned
 
 
 @dataclass
@@ -97,6 +69,7 @@ def check_section(
 ) -> list[Diagnostic]:
     """Return the problems of one section, in order (0540 to 0556)."""
     checker = _Checker(program, kernels, links)
+    checker.applied = applied(body)
     checker.body(body, name, Frame())
     return checker.problems
 
@@ -112,6 +85,7 @@ class _Checker:
         self.links = links
         self.values: dict[str, Value] = {}
         self.freed: set[str] = set()
+        self.applied: set[str] = set()  # values that updates take, and sums that others are added to
         self.updated: dict[str, str] = {}  # parameter -> block whose update came
         self.frames: list[Frame] = []
         self.problems: list[Diagnostic] = []
@@ -172,7 +146,7 @@ class _Checker:
             self.tell("0548", f"`{name}` holds {counts}")
             return
         for found, expected in zip(value.types, wanted, strict=True):
-            if not _fits(found, expected):
+            if not fits(found, expected):
                 self.tell("0548", f"`{name}` is {found}, and argument `{bundle.name}` takes {expected}")
 
     def load(self, load: Load) -> None:
@@ -212,7 +186,7 @@ class _Checker:
         for index, name in enumerate(call.values):
             self.define(
                 name,
-                _returned(kernel, results[index]) if kernel and index < len(results) else Value(ANYTHING),
+                returned(kernel, results[index]) if kernel and index < len(results) else Value(ANYTHING),
             )
 
     def arguments(self, call: Call, kernel: Kernel) -> None:
@@ -235,12 +209,13 @@ class _Checker:
     def crossing(self, name: str, source: str, target: str) -> None:
         """A cotangent goes against the arrow of a boundary, from the consumer back to the producer.
 
-        In a `part` it may cross any boundary: what comes of it is an offset.
+        In a `part` of which nothing is applied it may cross any boundary: what comes of it is an offset.
         """
         link = self.links.get((source, target))
         if source == target or (link is not None and re.match(r"(gradient|target)\b", link)):
             return
-        if link is not None and any(isinstance(frame.owner, Part) for frame in self.frames):
+        parts = [frame.owner for frame in self.frames if isinstance(frame.owner, Part)]
+        if link is not None and parts and not set(made(parts[0])) & self.applied:
             return
         found = f"is `{link}`" if link is not None else "does not exist"
         boundary = f"the boundary {source} -> {target} {found}"
@@ -313,8 +288,27 @@ class _Checker:
         for name in clip.gradients:
             self.use(name, "clip", "`clip`")
 
-    def write(self, write: Write) -> None:
-        self.use(write.value, "write", "`write`")
+    def write(self, write: Write | Adopt) -> None:
+        self.use(write.value, "write", f"`{word(type(write))}`")
+        if isinstance(write, Adopt) and not any(isinstance(frame.owner, Part) for frame in self.frames):
+            self.tell("0547", "an `adopt` stands in no `part`, whose first piece it is for")
+
+    def reduce(self, reduce: Reduce) -> None:
+        value = self.use(reduce.value, "reduce", "`reduce`")
+        if len(set(reduce.ranks)) != len(reduce.ranks) or not reduce.ranks:
+            self.tell("0557", "a `reduce` names each of its ranks once")
+        self.define(reduce.target, value or Value(ANYTHING))
+
+    def mark(self, mark: Later | Only) -> None:
+        owner = self.frames[-1].owner
+        if not isinstance(owner, Part):
+            self.tell("0547", f"`{line(mark)}` stands in no `part`, whose pieces it speaks of")
+        elif isinstance(mark, Only) and not 0 <= mark.piece < owner.pieces:
+            self.tell("0557", f"`{line(mark)}` names none of the {owner.pieces} pieces")
+        elif isinstance(mark, Later) and mark.turns < 0:
+            self.tell("0557", f"`{line(mark)}` counts pieces, from 0")
+        elif sum(isinstance(one, type(mark)) for one in owner.body) > 1:
+            self.tell("0557", f"a `part` has one `{word(type(mark))}` at most")
 
     def free(self, free: Free) -> None:
         for name in free.values:
@@ -467,6 +461,10 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Repeat: _Checker.inner,
     Every: _Checker.inner,
     Part: _Checker.part,
+    Later: _Checker.mark,
+    Only: _Checker.mark,
+    Adopt: _Checker.write,
+    Reduce: _Checker.reduce,
     Offset: _Checker.offset,
     Correct: _Checker.correct,
     Shift: _Checker.shift,
@@ -482,16 +480,3 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Send: _Checker.send,
     Receive: _Checker.receive,
 }
-
-
-def _returned(kernel: Kernel, bundle: Bundle) -> Value:
-    types = tuple(port.type for port in bundle.ports)
-    return Value(bundle.role, types, tuple(port.source for port in bundle.ports), kernel.block)
-
-
-def _fits(found: TensorType, expected: TensorType) -> bool:
-    """Symbolic lengths are spelled by whoever captured them; only numbers can contradict each other."""
-    if found.dtype != expected.dtype or len(found.shape) != len(expected.shape):
-        return False
-    pairs = zip(found.shape, expected.shape, strict=True)
-    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))

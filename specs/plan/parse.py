@@ -121,6 +121,8 @@ def _parse_field(row: Cursor, kind: Any) -> Any:
         return row.name()
     if kind in (int, float):
         return _number(row.take(), kind)
+    if kind == tuple[int, ...]:
+        return _integers(row)
     return _names(row)
 
 
@@ -131,6 +133,14 @@ def _number(token: Token, kind: Callable[[str], Any]) -> Any:
     except ValueError:
         pass
     fail(f"expected {'an integer' if kind is int else 'a number'}, found `{token.text}`", token.span)
+
+
+def _integers(row: Cursor) -> tuple[int, ...]:
+    numbers = [_number(row.take(), int)]
+    while row.at(","):
+        row.take()
+        numbers.append(_number(row.take(), int))
+    return tuple(numbers)
 
 
 def _names(row: Cursor) -> tuple[str, ...]:

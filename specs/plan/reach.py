@@ -19,6 +19,7 @@ from lpc.specs.plan.instructions import (
     Instruction,
     Parallel,
     Part,
+    Reduce,
     Relax,
     Repeat,
     StepVariable,
@@ -117,6 +118,8 @@ class _Walk:
                     self.call(instruction)
                 case Accumulate(target=target, value=value):
                     self.values[target] = self.merge(self.values.get(target), self.values.get(value, []))
+                case Reduce(target=target, value=value):
+                    self.values[target] = self.values.get(value, [])
                 case Update(gradients=gradients):
                     for source, losses in (port for g in gradients for port in self.values.get(g, ())):
                         self.found.setdefault(factored_parameter(source), set()).update(losses)

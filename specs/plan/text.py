@@ -48,6 +48,10 @@ TEMPLATES: dict[str, str] = {
     "repeat": "repeat {count} {body}",
     "every": "every {period} from {phase} {body}",
     "part": "{values} = part {sources} share {share} in {pieces} {body}",
+    "later": "later {turns}",
+    "only": "only {piece}",
+    "adopt": "adopt {value}",
+    "reduce": "{target} = reduce {value} over {ranks}",
     "offset": "offset {block} <- {exact} minus {local}",
     "correct": "correct {block} in {gradients}",
     "shift": "shift {block}",
@@ -142,6 +146,8 @@ def _print_field(value: Any, kind: Any, empty: str) -> str:
         return repr(float(value))
     if kind is int:
         return str(value)
+    if kind == tuple[int, ...]:
+        return ", ".join(map(str, value)) or empty
     if kind == tuple[str, ...]:
         return ", ".join(map(quote, value)) or empty
     return "{"

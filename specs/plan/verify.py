@@ -8,7 +8,7 @@ from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.plan.aliases import check_aliases
-from lpc.specs.plan.instructions import DEPTH, Call, Due, Instruction, Update, Write
+from lpc.specs.plan.instructions import DEPTH, Adopt, Call, Due, Instruction, Update, Write
 from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
 from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, factored_parameter, links
@@ -153,7 +153,7 @@ def _confined(place: str, phase: Phase, kernels: Mapping[str, Kernel]) -> Iterat
     calls = [(i, kernels[i.kernel].block) for i in inside if isinstance(i, Call) and i.kernel in kernels]
     makers = {value: block for call, block in calls for value in call.values}
     changed = [i.block for i in inside if isinstance(i, Update)]
-    changed += [makers[i.value] for i in inside if isinstance(i, Write) and i.value in makers]
+    changed += [makers[i.value] for i in inside if isinstance(i, Write | Adopt) and i.value in makers]
     for block in dict.fromkeys(changed):
         if block not in phase.trains:
             message = f"the phase changes `{block}`, and trains {', '.join(phase.trains) or 'nothing'}"

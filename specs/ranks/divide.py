@@ -15,6 +15,7 @@ from lpc.specs.plan.flow import made, read
 from lpc.specs.plan.frees import with_frees
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Begin,
     Call,
     Clip,
@@ -22,11 +23,13 @@ from lpc.specs.plan.instructions import (
     Free,
     Instruction,
     Load,
+    Only,
     Parallel,
     Part,
     Random,
     Receive,
     Record,
+    Reduce,
     Relax,
     Repeat,
     Return,
@@ -38,6 +41,7 @@ from lpc.specs.plan.instructions import (
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 from lpc.specs.plan.text import line
+from lpc.specs.ranks.pipeline import pipelined
 from lpc.specs.ranks.placement import Placement
 
 Bodies = list[list[Instruction]]  # by rank
@@ -52,12 +56,15 @@ def divide(
     kernels: Mapping[str, Kernel],
     program: Program,
     shared: bool = False,
+    pipelined: bool = False,
 ) -> list[tuple[Instruction, ...]]:
     """Return a section's instructions for each rank; what it gives to the caller is `shared` with all of them, or not.
 
+    `pipelined`: what waits for other ranks in the pieces of a batch lags behind what does not.
+
     Raises LpcError (0581) for what no one rank can do.
     """
-    found = _Divider(placement, ranks, kernels, program, shared).bodies(body)
+    found = _Divider(placement, ranks, kernels, program, shared, pipelined).bodies(body)
     return [tuple(own) for own in found]
 
 
@@ -68,6 +75,7 @@ class _Divider:
     kernels: Mapping[str, Kernel]
     program: Program
     shared: bool
+    pipelined: bool
     homes: dict[str, int] = field(default_factory=dict)  # value -> rank that makes it
 
     def bodies(self, body: Sequence[Instruction], keep: frozenset[str] = frozenset(), loops: bool = False) -> Bodies:
@@ -87,6 +95,8 @@ class _Divider:
     def split(self, instruction: Instruction) -> list[Instruction | None]:
         """Return what each rank does of an instruction; homes of what it makes are noted."""
         match instruction:
+            case Only():
+                return [instruction] * self.ranks
             case Load() | Random() | Weight():
                 self.homes |= dict.fromkeys(made(instruction), EVERYWHERE)
                 return [instruction] * self.ranks
@@ -110,6 +120,8 @@ class _Divider:
         match instruction:
             case Call(kernel=kernel):
                 return self.placement[self.kernels[kernel].block]
+            case Adopt(value=value) | Reduce(value=value):
+                return self.homes[value]
             case Write(value=value) | Record(value=value) | Accumulate(value=value) | Return(value=value):
                 return max(self.homes[value], 0)
             case StepVariable(variable=variable):
@@ -134,9 +146,13 @@ class _Divider:
         """Sums of an inner body outlive it, and so does what it reads from around."""
         if isinstance(instruction, Part):
             self.homes |= dict.fromkeys(instruction.values, EVERYWHERE)
-        sums = (i.target for i in instruction.body if isinstance(i, Accumulate))
+        sums = [i.target for i in instruction.body if isinstance(i, Accumulate)]
+        sums += made(instruction)
         loops = isinstance(instruction, Repeat | Part)
         bodies = self.bodies(instruction.body, frozenset((*sums, *read(instruction))), loops)
+        if isinstance(instruction, Part) and self.pipelined and instruction.pieces > 1:
+            bodies = pipelined(instruction.body, bodies, self.homes)
+        bodies = [own if any(not isinstance(i, Only) for i in own) else [] for own in bodies]
         return [self.part_of(instruction, tuple(own), rank) if own else None for rank, own in enumerate(bodies)]
 
     def part_of(self, instruction: Body, body: tuple[Instruction, ...], rank: int) -> Instruction:

@@ -11,26 +11,27 @@ from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Plan
 from lpc.specs.ranks.makers import made_together
+from lpc.specs.ranks.mesh import mesh_of
 
 Placement = Mapping[str, int]  # block or readout -> rank
 
 
-def workers_of(spec: Spec) -> int:
-    """Return how many processes the spec asks for."""
-    return max((spec.run.workers or 1, *(rank + 1 for rank in spec.run.placement.values())))
+def placement_of(plan: Plan, spec: Spec, stages: int | None = None) -> Placement:
+    """Return the rank of each block and readout, on so many ranks or as many as the spec asks for, without replicas.
 
-
-def placement_of(plan: Plan, spec: Spec, workers: int | None = None) -> Placement:
-    """Return the rank of each block and readout, on `workers` processes, or as many as the spec asks for.
-
-    Another number of workers than the spec's is balanced anew. Raises LpcError (0580) where blocks cannot be placed so.
+    Another number than the spec's is balanced anew. Raises LpcError (0580) where blocks cannot be placed so.
     """
-    count = workers_of(spec) if workers is None else workers
+    count = mesh_of(spec).stages if stages is None else stages
     blocks = {str(node["id"]): max(int(node["flops"]), 1) for node in plan.partition["nodes"]}
     bound = _bound(plan.kernels["native"], blocks)
-    chosen = bool(spec.run.placement) and count == workers_of(spec)
+    chosen = count == _stages(spec)
     found = _as_written(spec, list(blocks), bound) if chosen else _balanced(spec, blocks, bound, count)
     return made_together(plan, found)
+
+
+def _stages(spec: Spec) -> int:
+    """Return how many ranks the spec's placement names."""
+    return max((rank + 1 for rank in spec.run.placement.values()), default=0)
 
 
 def balanced(costs: Sequence[int], parts: int, closed: frozenset[int] = frozenset()) -> list[int]:
@@ -82,7 +83,7 @@ def _as_written(spec: Spec, blocks: Sequence[str], bound: Sequence[tuple[str, st
     missing = [block for block in blocks if block not in found]
     if missing:
         raise _refusal(spec, None, f"block `{missing[0]}` is placed nowhere")
-    idle = set(range(workers_of(spec))) - set(found.values())
+    idle = set(range(_stages(spec))) - set(found.values())
     if idle:
         raise _refusal(spec, None, f"rank {min(idle)} holds no block")
     for a, b, name in bound:

@@ -18,8 +18,11 @@ from lpc.specs.plan.plan import Phase, Plan, Program
 from lpc.specs.plan.text import print_sections, sections_of
 from lpc.specs.ranks.divide import divide
 from lpc.specs.ranks.makers import flat
-from lpc.specs.ranks.placement import Placement, placement_of, workers_of
-from lpc.specs.ranks.wiring import Edge, check_wiring, edges
+from lpc.specs.ranks.mesh import Mesh, mesh_of, workers_of
+from lpc.specs.ranks.placement import Placement, placement_of
+from lpc.specs.ranks.replicas import of_replica, on_mesh
+from lpc.specs.ranks.statistics import live_buffers
+from lpc.specs.ranks.wiring import Edge, edges, room_needed
 
 
 def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]:
@@ -27,31 +30,66 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
 
     Raises LpcError: 0580 blocks that cannot be placed, 0581 an instruction of several ranks, 0582 and 0583 transfers.
     """
-    placement = placement_of(plan, spec, workers)
-    ranks = max(placement.values()) + 1
+    mesh = mesh_of(spec, workers)
+    placement = placement_of(plan, spec, mesh.stages)
     program, kernels = plan.program, plan.kernels["native"]
 
     def divided(body: Sequence[Instruction], shared: bool = False) -> list[tuple[Instruction, ...]]:
-        return divide(body, placement, ranks, kernels, program, shared)
+        return divide(body, placement, mesh.size, kernels, program, shared)
 
-    step, evaluate, predict = divided(program.step), divided(program.evaluate), divided(program.predict, shared=True)
-    phases = [divided(phase.step) for phase in program.phases]
-    problems = [p for body in (*phases, step, evaluate, predict) for p in check_wiring("ranks", body)]
-    if problems:
-        raise LpcError(problems)
+    def stepped(body: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
+        return _stepped(body, mesh, placement, kernels, program)
+
+    step, evaluate, predict = stepped(program.step), divided(program.evaluate), divided(program.predict, shared=True)
+    phases = [stepped(phase.step) for phase in program.phases]
+    for section in (*phases, step, evaluate, predict):
+        room_needed(section)
     found = []
-    for rank in range(ranks):
+    for rank in range(mesh.size):
         trains = (phase.trains for phase in program.phases)
         own = tuple(Phase(named, bodies[rank]) for named, bodies in zip(trains, phases, strict=True))
         part = replace(program, step=step[rank], evaluate=evaluate[rank], predict=predict[rank], phases=own)
-        found.append(_part_of(plan, part, placement, rank))
+        found.append(_part_of(plan, part, placement, rank % mesh.stages))
     return found
+
+
+def _stepped(
+    body: Sequence[Instruction], mesh: Mesh, placement: Placement, kernels: Mapping[str, Kernel], program: Program
+) -> list[tuple[Instruction, ...]]:
+    """Divide a step. Ranks that wait for others go on with other pieces meanwhile, where that cannot lock them.
+
+    Raises LpcError (0581) where a replica would need buffers that another one changes.
+    """
+    called = {i.kernel for i in flat(body) if isinstance(i, Call)}
+    live = live_buffers(kernel for name, kernel in kernels.items() if name in called)
+    if live and mesh.replicas > 1:
+        block, name = live[0]
+        message = f"`{name}` of block `{block}` changes within a step and is computed with: no replicas can share it"
+        raise LpcError(Diagnostic("0581", message, place="program", help="take another number of workers"))
+    bodies: list[tuple[Instruction, ...]] = []
+    for pipelined in (False,) if live else (True, False):
+        bodies = []
+        for replica in range(mesh.replicas):
+            own = of_replica(body, mesh, replica)
+            found = divide(own, placement, mesh.stages, kernels, program, pipelined=pipelined)
+            bodies += [on_mesh(part, mesh, replica, stage) for stage, part in enumerate(found)]
+        try:
+            room_needed(bodies)
+            break
+        except LpcError:
+            continue
+    return bodies
 
 
 def edges_of(plans: Sequence[Plan]) -> list[Edge]:
     """Return the pairs of ranks between which something is sent in any section, in order."""
     sections = zip(*(_bodies(plan.program) for plan in plans), strict=True)
     return sorted({edge for section in sections for edge in edges(section)})
+
+
+def room_of(plans: Sequence[Plan]) -> int:
+    """Return how many values each edge has to hold at least."""
+    return max(room_needed(section) for section in zip(*(_bodies(plan.program) for plan in plans), strict=True))
 
 
 def holders(plans: Sequence[Plan]) -> list[list[str]]:

@@ -5,19 +5,35 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 
-from lpc.specs.diagnostics import Diagnostic
-from lpc.specs.plan.instructions import Every, Instruction, Parallel, Part, Receive, Relax, Repeat, Send
+from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.instructions import (
+    Every,
+    Instruction,
+    Later,
+    Only,
+    Parallel,
+    Part,
+    Receive,
+    Reduce,
+    Relax,
+    Repeat,
+    Send,
+)
 from lpc.specs.plan.text import line
 
 Edge = tuple[int, int]  # from rank, to rank
 Transfer = Send | Receive
+MOST_ROOM = 256  # values on an edge
 TURNS = 2  # of a body that is repeated: what meets in two turns meets in all, each being like the other
 
 
 def edges(bodies: Sequence[Sequence[Instruction]]) -> list[Edge]:
     """Return the pairs of ranks between which something is sent, in order."""
-    return sorted({(rank, i.rank) for rank, body in enumerate(bodies) for i in _all(body) if isinstance(i, Send)})
+    found = {(rank, i.rank) for rank, body in enumerate(bodies) for i in _all(body) if isinstance(i, Send)}
+    groups = (i.ranks for body in bodies for i in _all(body) if isinstance(i, Reduce))
+    return sorted(found | {pair for group in groups for pair in permutations(group, 2)})
 
 
 def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int = 1) -> list[Diagnostic]:
@@ -27,10 +43,23 @@ def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int 
     """
     periods = {(i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every)}
     for due in (frozenset(periods), frozenset[tuple[int, int]]()):
-        found = _run(place, [list(_transfers(body, due)) for body in bodies], room)
+        found = _run(place, [list(_transfers(body, rank, due)) for rank, body in enumerate(bodies)], room)
         if found:
             return found
     return []
+
+
+def room_needed(bodies: Sequence[Sequence[Instruction]]) -> int:
+    """Return how many values an edge has to hold so that no ranks of a section wait in a circle; at least 1.
+
+    Raises LpcError (0582, 0583) where no room helps.
+    """
+    room = 1
+    while problems := check_wiring("ranks", bodies, room):
+        if room >= MOST_ROOM or problems[0].code != "0583":
+            raise LpcError(problems)
+        room *= 2
+    return room
 
 
 def _all(body: Sequence[Instruction]) -> Iterator[Instruction]:
@@ -39,19 +68,35 @@ def _all(body: Sequence[Instruction]) -> Iterator[Instruction]:
         yield from _all(getattr(instruction, "body", ()))
 
 
-def _transfers(body: Sequence[Instruction], due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
-    """Yield the sends and receives of a body as they are executed when what is in `due` is due."""
+def _transfers(body: Sequence[Instruction], rank: int, due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
+    """Yield the sends and receives of a body as a rank executes them when what is in `due` is due."""
     for instruction in body:
         match instruction:
             case Send() | Receive():
                 yield instruction
-            case Repeat(count=count, body=inner) | Part(pieces=count, body=inner):
+            case Reduce(value=value, ranks=ranks):
+                yield from (Send(value, other) for other in ranks if other != rank)
+                yield from (Receive(value, other) for other in ranks if other != rank)
+            case Part():
+                yield from _in_pieces(instruction, rank, due)
+            case Repeat(count=count, body=inner):
                 for _ in range(min(count, TURNS)):
-                    yield from _transfers(inner, due)
+                    yield from _transfers(inner, rank, due)
             case Every(period=period, phase=phase, body=inner):
-                yield from _transfers(inner, due) if (period, phase) in due else ()
+                yield from _transfers(inner, rank, due) if (period, phase) in due else ()
             case Parallel(body=inner) | Relax(body=inner):
-                yield from _transfers(inner, due)
+                yield from _transfers(inner, rank, due)
+
+
+def _in_pieces(part: Part, rank: int, due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
+    """Yield the transfers of all pieces; what follows a `later` comes that many pieces behind."""
+    cut = next((i for i, one in enumerate(part.body) if isinstance(one, Later)), len(part.body))
+    turns = sum(one.turns for one in part.body if isinstance(one, Later))
+    count = 1 if any(isinstance(one, Only) for one in part.body) else part.pieces
+    halves = [list(_transfers(half, rank, due)) for half in (part.body[:cut], part.body[cut:])]
+    for turn in range(count + turns):
+        yield from halves[0] if turn < count else ()
+        yield from halves[1] if turn >= turns else ()
 
 
 @dataclass

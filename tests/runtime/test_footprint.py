@@ -20,6 +20,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "reach": {"links": "gradient(reach=1)"},
     "accumulated": {"run": {"accumulate": 4}},
     "accumulated and clipped": {"links": "gradient", "run": {"accumulate": 2, "clip": 1.0}},
+    "pieces": {"links": "gradient", "run": {"microbatches": 2}},
+    "pieces of shards": {"run": {"microbatches": 2, "replicas": 2, "clip": 1.0}},
     "clipped together": {"run": {"clip": 1.0}},
     "clipped by block": {"learn": {"clip": 1.0}},
     "offset": {"learn": {"correct": "bp_offset(period=2, batch=0.5)"}},

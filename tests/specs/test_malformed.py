@@ -75,7 +75,9 @@ TABLE = (
     Bad("adapter_by_position", "name: small", "adapters: lora([])", "0114", 1, 11, "names nothing"),
     Bad("adapter_rank", "name: small", "adapters: lora(fc1, rank=0)", "0123", 1, 26, "at least 1"),
     Bad("train_blocks", "head: linear", "train: true", "0143", 15, 19, "`train` belongs to an entry with `params`"),
-    Bad("later_run", "epochs: 1", "microbatches: 2", "0111", 16, 7, "not supported"),
+    Bad("no_pieces", "epochs: 1", "microbatches: 0", "0114", 16, 21, "above 0"),
+    Bad("other_replicas", "epochs: 1", "epochs: 1, replicas: 2, workers: 3, placement: {b1: 0, head: 0}",
+        "0150", 16, 43, "2 replicas"),
     Bad("units_of_none", "links: stop", "units: {groups: 0}", "0114", 13, 19, "above 0"),
     Bad("no_readout", "epochs: 1", "epochs: 1, predict: readout(a)", "0145", 16, 27),
     Bad("readout_of_a_list", "epochs: 1", "epochs: 1, predict: 'readout([1])'", "0123", 16, 36, "a text"),
@@ -165,7 +167,7 @@ def test_names_are_unique() -> None:
 def test_all_problems_are_told_at_once() -> None:
     text = GOOD.replace("batch: 32", "batch: many").replace("epochs: 1", "epoch: 1").replace("32)", "32,,)")
     with pytest.raises(LpcError) as caught:
-        load_spec(text)
+        check(load_spec(text))
     assert [d.code for d in caught.value.diagnostics] == ["0104", "0113", "0110"]
 
 
@@ -174,6 +176,22 @@ def test_all_broken_rules_are_told_at_once() -> None:
     with pytest.raises(LpcError) as caught:
         check(load_spec(text))
     assert [d.code for d in caught.value.diagnostics] == ["0120", "0120", "0139"]
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "says"),
+    [
+        ("replicas", "\nloss: cross_entropy", "\nloss: cross_entropy(reduction=sum)", "sum over a batch"),
+        ("microbatches", "batch: 32", "batch: 32, views: 2", "belong together by views"),
+        ("microbatches", "head: linear, loss: cross_entropy", "loss: sim", "`microbatches` splits it into 2"),
+    ],
+)
+def test_what_needs_a_whole_batch_is_not_cut(key: str, old: str, new: str, says: str) -> None:
+    """0144, for what `accumulate` allows as well as for what it does not."""
+    text = GOOD.replace(old, new).replace("epochs: 1", f"epochs: 1, {key}: 2")
+    with pytest.raises(LpcError) as caught:
+        check(load_spec(text))
+    assert ("0144", True) in [(problem.code, says in problem.message) for problem in caught.value.diagnostics]
 
 
 def test_alias_bomb() -> None:

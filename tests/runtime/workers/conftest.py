@@ -11,8 +11,9 @@ import torch
 
 import lpc
 from lpc.runtime.workers.threads import Hub
+from lpc.runtime.workers.transport import ROOM
 from lpc.runtime.workers.worker import Worker
-from lpc.specs.ranks.plan import edges_of, rank_plans
+from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
 
 torch.set_num_threads(1)
 
@@ -22,7 +23,7 @@ OnRanks = Callable[..., list[Any]]
 def on_ranks(plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patience: float = 60.0) -> list[Any]:
     """Return what `act` returns on each rank; the first error is raised."""
     plans = rank_plans(plan.data, plan.spec, workers)
-    hub = Hub(workers, edges_of(plans), patience=patience)
+    hub = Hub(workers, edges_of(plans), max(ROOM, room_of(plans)), patience)
     found: list[Any] = [None] * workers
     errors: list[BaseException] = []
 

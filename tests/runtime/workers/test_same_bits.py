@@ -49,6 +49,15 @@ SPECS = {
     "direct": "recipe: direct_feedback(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
     "loco": "recipe: loco(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
 }
+# Batches in pieces, of which the last has more samples than the first; ranks go back through a piece when they can.
+SPLIT = {
+    "pieces": (GRADIENT + LOCAL + "run: {microbatches: 4}\n", (2, 3)),
+    "pieces backprop": (SPECS["backprop"] + "run: {microbatches: 5}\n", (3, 4)),
+    "pieces local": (STOP + LOCAL + "run: {microbatches: 2}\n", (2,)),
+    "replicas": (SPECS["mixed"] + "run: {replicas: 2, microbatches: 2}\n", (2, 3, 4)),
+    "three replicas": (STOP + LOCAL + "run: {replicas: 3, accumulate: 2}\n", (2, 3)),
+    "replicas direct": (SPECS["direct"] + "run: {replicas: 2}\n", (4,)),
+}
 CHAIN = """\
 network:
   inputs: {image: [1, 8, 8]}
@@ -78,7 +87,7 @@ STEPS = 5
 
 
 def batches(plan: lpc.Plan) -> list[dict[str, Tensor]]:
-    size = 6 * plan.spec.run.accumulate
+    size = 13 * plan.spec.run.accumulate
     torch.manual_seed(0)
     return [
         {"image": torch.randn(size, 1, 8, 8), "label": torch.randint(0, 10, (size,))} for _ in range(STEPS)
@@ -91,14 +100,22 @@ def trained(trainer: Any, data: list[dict[str, Tensor]]) -> tuple[dict[str, Tens
     return trainer.state_dict(), trainer.evaluate(data[:2]), trainer.predict({"image": data[0]["image"]})
 
 
-@pytest.mark.parametrize("name", [*SPECS, *CHAINS])
+TEXTS = {
+    **{name: (NET + text, (2, 3)) for name, text in SPECS.items()},
+    **{name: (CHAIN + text, (2, 3)) for name, text in CHAINS.items()},
+    **{name: (NET + text, workers) for name, (text, workers) in SPLIT.items()},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list[Any]]) -> None:
-    plan = lpc.build(NET + SPECS[name] if name in SPECS else CHAIN + CHAINS[name])
+    text, numbers = TEXTS[name]
+    plan = lpc.build(text)
     data = batches(plan)
     state, measured, predicted = trained(lpc.Trainer(plan, "cpu"), data)
-    for workers in (2, 3):
+    for workers in numbers:
         found = ranks(plan, workers, lambda worker: trained(worker, data))
-        joined = {key: tensor for own, _, _ in found for key, tensor in own.items()}
+        joined = {key: tensor for own, _, _ in reversed(found) for key, tensor in own.items()}
         assert joined.keys() == state.keys()
         assert [key for key, tensor in state.items() if not torch.equal(tensor, joined[key])] == []
         assert [own for _, own, _ in found] == [measured] * workers

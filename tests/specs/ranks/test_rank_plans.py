@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import lpc
 from lpc.cli import main
+from lpc.specs.diagnostics import LpcError
 from lpc.specs.memory.prediction import predict
-from lpc.specs.plan.instructions import Call, Instruction, Random, Record, Send, Update, Write
+from lpc.specs.model import Spec
+from lpc.specs.plan.instructions import Adopt, Call, Instruction, Later, Random, Record, Reduce, Send, Update, Write
 from lpc.specs.plan.parse import parse
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.text import sections_of
@@ -33,6 +36,7 @@ SPECS = {
     "supervised": BLOCKS.replace("LINK", "gradient") + LOCAL,
     "summed": BLOCKS.replace("LINK", "gradient") + LOCAL + "run: {memory: summed}\n",
     "accumulated": BLOCKS.replace("LINK", "stop") + LOCAL + "run: {accumulate: 2}\n",
+    "pieces": BLOCKS.replace("LINK", "gradient") + LOCAL + "run: {microbatches: 4}\n",
     "corrected": BLOCKS.replace("LINK", "stop") + LOCAL.replace("adam}", "adam, correct: bp_offset(period=2)}"),
     "phased": BLOCKS.replace("LINK", "stop")
     + LOCAL
@@ -107,6 +111,44 @@ def test_a_variable_is_sent_whenever_it_has_changed() -> None:
     assert [problem for own in plans for problem in verify(own)] == []
     sent = [(i.value, i.rank) for i in instructions(plans[2]) if isinstance(i, Send) and i.value == "b2->head"]
     assert sent == [("b2->head", 1)] * 4  # begun, stepped once, in the loop, solved
+
+
+def test_backward_waits_for_as_many_pieces_as_ranks_are_behind() -> None:
+    """1F1B over gradient links, no wait over stop links, and on one rank the plan as it is."""
+    text = NET + BLOCKS.replace("LINK", '{"b1->b2": gradient, "b2->head": LINK}') + LOCAL + "run: {microbatches: 4}\n"
+    turns = {}
+    for link in ("gradient", "stop"):
+        plans = rank_plans(*_data(text.replace("LINK", link)), 3)
+        assert [problem for own in plans for problem in verify(own)] == []
+        turns[link] = [[i.turns for i in instructions(own) if isinstance(i, Later)] for own in plans]
+    assert turns == {"gradient": [[2], [1], []], "stop": [[1], [], []]}
+
+
+def test_replicas_share_their_sums() -> None:
+    plan, spec = _data(NET + BLOCKS.replace("LINK", "stop") + LOCAL + "run: {replicas: 2, accumulate: 2}\n")
+    plans = rank_plans(plan, spec, 4)
+    assert [holders(plans)[rank] for rank in (0, 1)] == [holders(plans)[rank] for rank in (2, 3)]
+    assert [{i.ranks for i in instructions(own) if isinstance(i, Reduce)} for own in plans] == [
+        {(0, 2)}, {(1, 3)}, {(0, 2)}, {(1, 3)},
+    ]  # fmt: skip
+    assert [any(isinstance(i, Adopt) for i in instructions(own)) for own in plans] == [True, False, False, False]
+    assert edges_of(plans) == [(0, 1), (0, 2), (1, 0), (1, 2), (1, 3), (2, 0), (2, 3), (3, 1)]
+    assert [problem for own in plans for problem in verify(own)] == []
+    assert [len(rank_plans(plan, spec, workers)) for workers in (1, 3)] == [1, 3]  # where the mesh has one replica
+
+
+def test_replicas_share_no_buffer_that_is_computed_with() -> None:
+    plan, spec = _data(NET + BLOCKS.replace("LINK", "stop") + LOCAL + "run: {replicas: 2}\n")
+    kernel = plan.kernels["native"]["b1.local"]
+    nodes = [replace(n, args=tuple(False if a is True else a for a in n.args)) for n in kernel.nodes]
+    kernels = {**plan.kernels["native"], "b1.local": replace(kernel, nodes=tuple(nodes))}
+    with pytest.raises(LpcError, match=r"`norm1\.running_mean` of block `b1` changes within a step"):
+        rank_plans(replace(plan, kernels={"native": kernels}), spec, 2)
+
+
+def _data(text: str) -> tuple[Plan, Spec]:
+    plan = lpc.build(text)
+    return plan.data, plan.spec
 
 
 def test_one_rank_is_the_plan_itself() -> None:
