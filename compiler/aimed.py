@@ -31,12 +31,14 @@ def aimed(
             continue
         start = values[problem.target.node]
         (arrived,) = torch.autograd.grad(objective, [start], retain_graph=True)
-        left = _residual(problem.target, start.detach(), arrived)
+        left = _residual(problem.target, start.detach(), arrived)[:: problem.target.every]
         own = [leaves[name] for name in problem.trainable]
         if problem.by_formula:
             found.update(_solved(network, tied, problem, leaves, values, left))
             continue
-        gradients = torch.autograd.grad([start], own, [left], retain_graph=True, allow_unused=True)
+        everywhere = torch.zeros_like(start)
+        everywhere[:: problem.target.every] = left
+        gradients = torch.autograd.grad([start], own, [everywhere], retain_graph=True, allow_unused=True)
         found.update({n: g for n, g in zip(problem.trainable, gradients, strict=True) if g is not None})
     return found
 
@@ -51,8 +53,8 @@ def _solved(
     names = dict(network.named_parameters(remove_duplicate=False))
     design = design_of(network, node, {n: tied.get(n, n) for n in names if tied.get(n, n) in problem.trainable})
     state = {name: leaves[name].detach() for name in problem.trainable}
-    x = values[node.all_input_nodes[0].name].detach()
-    return solution(target, design, x, values[target.node].detach(), left, state)
+    x, start = (values[name].detach()[:: target.every] for name in (node.all_input_nodes[0].name, target.node))
+    return solution(target, design, x, start, left, state)
 
 
 def _residual(target: Target, start: Tensor, arrived: Tensor) -> Tensor:
@@ -68,5 +70,6 @@ def _residual(target: Target, start: Tensor, arrived: Tensor) -> Tensor:
     towards = value - target.step * way
     if target.clips:
         towards = towards.clamp(target.f.low, target.f.high)
-    counts = {"sum": 1, "mean": start.numel(), "batchmean": start.shape[0]}
+    samples = len(start[:: target.every])
+    counts = {"sum": 1, "mean": start[0].numel() * samples, "batchmean": samples}
     return (value - towards) / counts[target.reduction]

@@ -41,10 +41,13 @@ class Formula:
     wide: bool = False
 
 
-def formula(spec: Spec, block: str, linear: bool, start: Tensor, weight: Tensor | None, bias: bool) -> Formula:
+def formula(
+    spec: Spec, block: str, linear: bool, start: Tensor, weight: Tensor | None, bias: bool, samples: int
+) -> Formula:
     """Return what the solver of a block needs. Raises LpcError (0436) for one that does not fit.
 
-    `linear` tells whether the local loss is a square; `start` is like the pre-activation, `weight` like the weights.
+    `linear` tells whether the local loss is a square, of so many `samples`; `start` is like the pre-activation,
+    `weight` like the weights.
     """
     solver = stated(spec, block, "solver") or Term("gradient")
     if solver.name not in BY_FORMULA:
@@ -67,7 +70,7 @@ def formula(spec: Spec, block: str, linear: bool, start: Tensor, weight: Tensor 
         prox,
         _rates(spec, block) if solver.name == "closed_form" else (),
         int(signatures.SOLVERS["cg"].bind(solver)["iterations"]) if solver.name == "cg" else 1,
-        spec.batch_size * positions < inputs,
+        samples * positions < inputs,
     )
 
 

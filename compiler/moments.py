@@ -14,8 +14,10 @@ from lpc.compiler.rules import stated
 from lpc.specs.model import Spec
 
 
-def moments_pay(spec: Spec, block: str, traced: Traced, node: fx.Node, trained: Sequence[str]) -> bool:
-    """Tell whether `steps` of an optimizer take fewer products through the moments.
+def moments_pay(
+    spec: Spec, block: str, traced: Traced, node: fx.Node, trained: Sequence[str], samples: int
+) -> bool:
+    """Tell whether `steps` of an optimizer take fewer products through the moments of so many `samples`.
 
     A step by the samples makes 2 rows x inputs x outputs products, after the first one; by the moments inputs^2 x
     outputs, and the moments themselves rows x inputs^2.
@@ -31,7 +33,7 @@ def moments_pay(spec: Spec, block: str, traced: Traced, node: fx.Node, trained: 
         return False
     weight = next(p for n, p in named.items() if known[n] == design.weight)
     outputs, inputs = weight.shape[0], weight[0].numel()
-    rows = spec.batch_size * math.prod(int(s) for s in node.meta["val"].shape[1:]) // outputs
+    rows = samples * math.prod(int(s) for s in node.meta["val"].shape[1:]) // outputs
     return (steps - 1) * inputs * outputs * (2 * rows - inputs) > rows * inputs * inputs
 
 

@@ -33,7 +33,8 @@ class Target:
     the block before it, none behind. G is the loss's gradient there. With `squared` the target is A - step G, else
     f(A) - step G with the `transfer` f; `natural` takes G S^-1 for G, S = B G'G + damping; with `clips` the target of
     `matching` stays in f's range. `reduction` is that of the local loss; `solver` says how it is solved, and with a
-    square in gradient steps `by_moments` of the layer's inputs where that costs less.
+    square in gradient steps `by_moments` of the layer's inputs where that costs less. The problem has the samples 0,
+    `every`, 2 `every`, ... of a batch.
     """
 
     node: str
@@ -47,6 +48,7 @@ class Target:
     solver: Term
     formula: Formula = field(default_factory=Formula)
     by_moments: bool = False
+    every: int = 1
 
     @property
     def f(self) -> Transfer:
@@ -121,6 +123,7 @@ def _target(
     if term.name == MATCHING:
         transfer = _transfer(spec, graph, seen, block, site, TARGET_LOSSES[MATCHING].bind(term)["transfer"])
     linear = term.name == SQUARED or transfer.name == "linear"
+    rows = -(-spec.batch_size // int(options["every"]))
     trained = [n for n in graph.nodes[block]["parameters"] if parameters[n].requires_grad]
     return Target(
         site.node.name,
@@ -132,8 +135,9 @@ def _target(
         options["range"] == "clip",
         stated(spec, block, "reduction") or "mean",
         stated(spec, block, "solver") or Term("gradient"),
-        formula(spec, block, linear, site.node.meta["val"], *weights_of(parameters, trained)),
-        linear and moments_pay(spec, block, traced, site.node, trained),
+        formula(spec, block, linear, site.node.meta["val"], *weights_of(parameters, trained), rows),
+        linear and moments_pay(spec, block, traced, site.node, trained, rows),
+        int(options["every"]),
     )
 
 

@@ -33,6 +33,7 @@ class FormulaStep(SolveStep):
         return self.run
 
     def train(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
+        tensors = self.thin(tensors)
         trained = {self.known(name): name for name in self.problem.trainable}
         layer = next(n for n in self.block.module.graph.nodes if n.name == self.goal.node)
         design = design_of(self.block.module, layer, trained)

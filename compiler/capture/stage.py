@@ -257,8 +257,19 @@ class _Capture:
             local = trace_solve(lead, Inputs(self.types["train"]), self.aliases, self.target)
         except UnlikeProductError as error:
             raise misfit(self.spec, block, str(error)) from error
+        self.ensure_thins(problem, bool(local.random))
         self.remember(local)
         return local
+
+    def ensure_thins(self, problem: LocalProblem, draws: bool) -> None:
+        """Refuse to take some samples of what has no axis of samples, or of noise (0434)."""
+        target = problem.target
+        if target is None or target.every == 1:
+            return
+        reason = "draws noise for whole batches" if draws else "computes rows that are no samples"
+        if draws or self.types["train"][target.node][1][:1] != ("B",):
+            message = f"block `{problem.block}` {reason}, and `every={target.every}` takes some samples"
+            raise LpcError(Diagnostic("0434", message, span=self.spec.origin("decompose", "links")))
 
     def exact_kernels(self, block: str, ways: set[bool]) -> ExactKernels:
         """Return what backpropagation needs of a block: `ways` tell whether it recomputes, or keeps residuals."""

@@ -84,7 +84,7 @@ class TargetStep(Step):
                 self.results.append(cotangent_slot(Arrival(value, self.problem.block)))
                 values.append(cotangent.detach())
         towards = target_of(self.goal, attached.detach(), arrived)
-        left = residual(self.goal, attached.detach(), towards, arrived)
+        left = thinned(self.goal, residual(self.goal, attached.detach(), towards, arrived))
         if self.goal.by_moments:
             return values + self.moments(tensors, bound, left)
         self.results.append(target_slot(self.goal))
@@ -96,7 +96,8 @@ class TargetStep(Step):
         known = {self.aliases.get(n, n): n for n in self.network_state()}
         layer = next(n for n in self.block.module.graph.nodes if n.name == self.goal.node)
         design = design_of(self.block.module, layer, {known[name]: name for name in self.problem.trainable})
-        found = moments(self.goal, design, self.run.input.detach(), self.run.attached.detach())
+        x, start = (thinned(self.goal, t.detach()) for t in (self.run.input, self.run.attached))
+        found = moments(self.goal, design, x, start)
         self.results += moment_slots(self.goal)
         values = [found.pairs, found.sums, found.count]
         first = self.first(bound, left)
@@ -114,7 +115,8 @@ class TargetStep(Step):
 
     def first(self, bound: Mapping[Slot, Tensor], left: Tensor) -> list[Tensor]:
         slots = [state_slot(name) for name in self.problem.trainable]
-        found = _grad([(self.run.attached, reduced(self.goal, left))], [bound[slot] for slot in slots])
+        attached = thinned(self.goal, self.run.attached)
+        found = _grad([(attached, reduced(self.goal, left))], [bound[slot] for slot in slots])
         return kept(self, slots, found)
 
 
@@ -135,7 +137,15 @@ class SolveStep(Step):
         if not self.goal.by_moments:
             self.arguments.add(target_slot(self.goal), *self.types.values[self.goal.node])
 
+    def thin(self, tensors: dict[Slot, Tensor]) -> dict[Slot, Tensor]:
+        """Leave the problem's own samples of all that has samples."""
+        values = self.types.values
+        batched = {s for s in tensors if s.role == "input" and values[s.source][1][:1] == ("B",)}
+        batched |= {target_slot(self.goal)} if not self.goal.by_moments else set()
+        return {slot: thinned(self.goal, t) if slot in batched else t for slot, t in tensors.items()}
+
     def train(self, tensors: dict[Slot, Tensor]) -> list[Tensor]:
+        tensors = self.thin(tensors)
         goal, slots = self.goal, [state_slot(name) for name in self.problem.trainable]
         with torch.enable_grad():
             bound = self.bind(tensors, frozenset(slots))
@@ -191,6 +201,11 @@ def residual(target: Target, start: Tensor, towards: Tensor, gradient: Tensor) -
     if target.clips:
         return target.f.f(start) - towards
     return target.step * direction(target, gradient)
+
+
+def thinned(target: Target, t: Tensor) -> Tensor:
+    """Return the samples that a local problem has, of what has them along its first axis."""
+    return t if target.every == 1 else t[:: target.every]
 
 
 def reduced(target: Target, left: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ TARGET = Signature(
         Parameter("rule", "'gradient' | 'natural'", "gradient", "natural: the gradient times S^-1, S = B G'G"),
         Parameter("damping", "rate", 0.1, "of the natural rule: S + damping I"),
         Parameter("range", "'none' | 'clip'", "none", "clip: a target of matching lies in the transfer's range"),
+        Parameter("every", "size", 1, "the block's problem has every n-th sample of the batch"),
     ),
     "each block solves a problem of its own towards a target, one gradient step away (LocoProp, Amid et al. 2022)",
 )

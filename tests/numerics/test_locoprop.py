@@ -108,6 +108,7 @@ class Method:
     natural: float | None = None
     make: Callable[[list[Tensor]], Any] = lambda own: torch.optim.SGD(own, lr=0.02)
     reset: bool = False
+    every: int = 1
 
     def compared(self, part: Part) -> Callable[[Tensor], Tensor]:
         return part.f if self.matching else lambda a: a
@@ -142,7 +143,8 @@ class Hand:
             towards = self.method.compared(part)(start.detach()) - self.method.step * self.method.way(g)
             clips = self.method.clip is not None and part is not self.parts[-1]  # a linear output has no range
             targets.append(towards.clamp(*self.method.clip) if clips else towards)
-        return list(zip(self.parts, inputs, targets, strict=True))
+        own = slice(None, None, self.method.every)
+        return [(part, x[own], y[own]) for part, x, y in zip(self.parts, inputs, targets, strict=True)]
 
     def step(self, batch: State) -> None:
         for part, x, towards in self.problems(batch):
@@ -250,6 +252,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "batchmean": ({**SGD, "reduction": "batchmean"}, {"divide": len}, "target(step=2.0)"),
     "clip": (SGD, {"clip": (-1.0, 1.0), "step": 30.0}, "target(step=30.0, range=clip)"),
     "natural": (SGD, {"natural": 0.1, "step": 0.1}, "target(step=0.1, rule=natural, damping=0.1)"),
+    "every third": ({**SGD, "reduction": "batchmean"}, {"every": 3, "divide": len}, "target(step=2.0, every=3)"),
+    "every third, by moments": (
+        {**SGD, "reduction": "mean"},
+        {"every": 3, "divide": lambda a: a.numel(), "matching": False},
+        "target(step=2.0, every=3)",
+    ),
     "one step": ({"optimizer": "sgd(lr=0.02)"}, {"count": 1}, "target(step=2.0)"),
 }
 
@@ -257,7 +265,25 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", VARIANTS)
 def test_variants(case: str) -> None:
     rule, more, link = VARIANTS[case]
-    compare("tanh", "mse", rule, Method(True, **more), link)
+    compare("tanh", "mse", rule, Method(**{"matching": True, **more}), link)
+
+
+SOLVED = [("squared", "exact"), ("squared", "cg(5)"), ("matching", "exact")]
+
+
+@pytest.mark.parametrize(("loss", "solver"), SOLVED)
+def test_solutions_of_some_samples(loss: str, solver: str) -> None:
+    """As the reference finds them, which is given these samples alone."""
+    layers = [{"fc0": "linear(5)"}, "tanh", {"fc1": "linear(3)"}]
+    rule = {"loss": loss, "solver": solver, "prox": 0.3}
+    plan = built(layers, "mse", rule, "target(step=2.0, every=3)", [7], FLOATS)
+    assert lpc.verify(plan).ok
+
+
+def test_noise_for_whole_batches_is_not_thinned() -> None:
+    layers = ["dropout(0.5)", {"fc0": "linear(5)"}, "tanh", {"fc1": "linear(3)"}]
+    with pytest.raises(lpc.LpcError, match=r"0434.*draws noise for whole batches"):
+        built(layers, "mse", {"loss": "matching", **SGD}, "target(step=2.0, every=3)", [7], FLOATS)
 
 
 @pytest.mark.parametrize("matching", [False, True], ids=["S", "M"])
