@@ -20,6 +20,7 @@ from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Plan as PlanData
 from lpc.specs.plan.text import text
 from lpc.specs.ranks.plan import rank_plans
+from lpc.specs.stages import StagedCost, staged
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ class Plan:
         The arguments and the error are those of `memory`.
         """
         return cost(self.data.program, self.data.kernels["native"], self.lengths(batch, lengths))
+
+    def stages(
+        self, batch: int | None = None, lengths: Mapping[str, int] | None = None, devices: int = 1
+    ) -> StagedCost | None:
+        """Return the operations of a step's first values, solutions of variables, and weights, on up to `devices`.
+
+        None for a plan that solves no variables. The other arguments and the error are those of `memory`.
+        """
+        return staged(self.data, self.spec, self.lengths(batch, lengths), devices)
 
     def lengths(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> dict[str, int]:
         """Return the lengths of a batch by symbol: `B` samples, by default the spec's, and those that are given."""

@@ -10,9 +10,11 @@ from rich.console import RenderableType
 
 from lpc.flow import flow
 from lpc.plan import Plan
+from lpc.specs.cost import Cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.stages import StagedCost
 from lpc.specs.timeline import Timeline, timeline
-from lpc.views import block, building, cost, memory, partition
+from lpc.views import block, building, cost, memory, partition, stages
 from lpc.views import flow as flows
 from lpc.views import timeline as timelines
 from lpc.views.html.facts import facts
@@ -71,11 +73,29 @@ def _timelines(plan: Plan, question: Question) -> list[Timeline]:
     return found
 
 
+def _costs(plan: Plan, question: Question) -> tuple[Cost, StagedCost | None]:
+    """Return the cost of a step, and that of its stages on 1 device up to one for each block (or 8)."""
+    most = min(len(plan.data.partition["nodes"]), max(question.devices, 8))
+    found = plan.cost(question.batch, question.lengths)
+    return found, plan.stages(question.batch, question.lengths, most)
+
+
+def _shown_costs(found: tuple[Cost, StagedCost | None]) -> Iterator[RenderableType]:
+    yield from cost.shown(found[0])
+    if found[1] is not None:
+        yield ""
+        yield from stages.shown(found[1])
+
+
+def _plain_costs(found: tuple[Cost, StagedCost | None]) -> dict[str, Any]:
+    return cost.plain(found[0]) | ({"stages": stages.plain(found[1])} if found[1] is not None else {})
+
+
 REPORTS: dict[str, Report] = {
     "overview": Report(lambda plan, question: plan, _overview, _plain_overview),
     "block": Report(_block, block.shown, dict),
     "flow": Report(lambda plan, question: flow(plan.data), flows.shown, flows.plain),
     "memory": Report(lambda plan, q: plan.memory(q.batch, q.lengths), memory.shown, memory.plain),
-    "cost": Report(lambda plan, q: plan.cost(q.batch, q.lengths), cost.shown, cost.plain),
+    "cost": Report(_costs, _shown_costs, _plain_costs),
     "timeline": Report(_timelines, timelines.shown, timelines.plain),
 }
