@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lpc.aligning import alignment
     from lpc.building import build
     from lpc.difference import diff
+    from lpc.ejection import eject
     from lpc.estimating import estimate
     from lpc.joining import join
     from lpc.merging import merge_adapters
@@ -32,6 +33,7 @@ __all__ = [
     "build",
     "check",
     "diff",
+    "eject",
     "estimate",
     "expand",
     "join",
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazily(
         "build": "lpc.building",
         "check": "lpc.reading",
         "diff": "lpc.difference",
+        "eject": "lpc.ejection",
         "estimate": "lpc.estimating",
         "expand": "lpc.specs.expanding",
         "join": "lpc.joining",

@@ -17,6 +17,7 @@ from lpc import formatting, language
 from lpc.collecting import keeping_all
 from lpc.comparing import diff
 from lpc.inspecting import inspect, named_length
+from lpc.leaving import eject
 from lpc.lsp.command import lsp
 from lpc.naming import is_plan
 from lpc.output import say, show, tell
@@ -220,7 +221,8 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
         say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-for _command in (inspect, verify, diff, profile, formatting.fmt, language.explain, language.fix, language.schema, lsp):
+_PLANS = (inspect, verify, diff, profile, eject)
+for _command in (*_PLANS, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 
 

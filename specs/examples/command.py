@@ -39,4 +39,10 @@ COMMANDS: dict[str, Example] = {
         "pip install 'lpc[lsp]'",
         SHOWN,
     ),
+    "0708": Example(
+        "`lpc eject` writes most of what a plan can hold, and says what it does not write before it writes anything.",
+        "data: {source: huggingface(ylecun/mnist)}",
+        "data: {source: npz, root: data/mnist}",
+        SHOWN,
+    ),
 }

@@ -1,0 +1,1 @@
+"""Which modules does ejected code consist of besides what is generated? These, copied as they are."""
