@@ -56,6 +56,8 @@ def _packages(optimizers: Mapping[str, BlockOptimizer]) -> list[str]:
 
 def _learner(one: BlockOptimizer) -> Iterator[str]:
     plan = one.plan
+    if plan.factors:
+        refuse(f"`{plan.name}`, which takes factors beside gradients, is not written as code", one.place)
     if is_class(plan.name) and plan.state == "reset":
         refuse(f"`{plan.name}` begins each batch without memory", f"optimizer of block {plan.block}")
     yield f'"{plan.block}": Learner('

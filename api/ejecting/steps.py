@@ -14,6 +14,7 @@ from lpc.ejecting.writing import indented, listed
 from lpc.specs.plan.flow import made
 from lpc.specs.plan.instructions import (
     Accumulate,
+    Adopt,
     Begin,
     Call,
     Clip,
@@ -48,7 +49,7 @@ from lpc.specs.ranks.makers import flat
 
 RESERVED = (
     "run", "batches", "clock", "returned", "blocks", "torch", "noise", "part", "load", "accumulate", "clipped",
-    "descend", "growing", "pieces", "summed", "write", "first", "last", "share", "size", "DEVICE",
+    "descend", "growing", "pieces", "summed", "write", "due", "age", "DEVICE",
 )  # fmt: skip
 Lines = Iterator[str]
 
@@ -68,7 +69,7 @@ class Section:
         self.forms: dict[str, str] = {}
         self.sums = {one.target for one in everything if isinstance(one, Accumulate)}
         self.size = "B"
-        self.window = False
+        self.windows: list[tuple[str, str, str]] = []  # first, last and share of each piece that it is in
 
     def name(self, value: str) -> str:
         """Return a value's name in Python."""
@@ -145,8 +146,9 @@ def _random(section: Section, one: Random) -> Lines:
     given = [f'"{one.site}"', "clock", sizes, *numbers, *options]
     yield from listed(f"{section.name(one.value)} = noise.{site.law}(", given, ")")
     axes = [i for i, axis in enumerate(shape) if "B" in re.findall(r"\w+", axis)]
-    if section.window and axes:
-        yield f"{section.name(one.value)} = noise.rows({section.name(one.value)}, {axes[0]}, first, last, B)"
+    if section.windows and axes:
+        rows = ", ".join(section.windows[-1][:2])
+        yield f"{section.name(one.value)} = noise.rows({section.name(one.value)}, {axes[0]}, {rows}, B)"
 
 
 def _call(section: Section, one: Call) -> Lines:
@@ -172,7 +174,7 @@ def _accumulate(section: Section, one: Accumulate) -> Lines:
     section.forms[one.target] = section.forms[one.value]
     if section.forms[one.value] != "name":
         refuse(f"`{one.value}` is summed and is no gradient", "step")
-    scale = f"{one.scale!r} * share" if section.window else repr(one.scale)
+    scale = f"{one.scale!r} * {section.windows[-1][2]}" if section.windows else repr(one.scale)
     yield f"accumulate({section.name(one.target)}, {section.name(one.value)}, {scale})"
 
 
@@ -215,14 +217,27 @@ def _every(section: Section, one: Every) -> Lines:
 
 
 def _part(section: Section, one: Part) -> Lines:
+    """Pieces of pieces are counted from the batch's first sample, as noise is."""
     section.forms.update(dict.fromkeys(one.values, "one"))
-    before = section.size, section.window
-    section.size, section.window = "last - first", True
-    yield f"for first, last, share in pieces(B, {one.share!r}, {one.pieces}):"
+    first, last, share = (section.names.fresh(word) for word in ("first", "last", "share"))
+    begins = section.windows[-1][0] if section.windows else ""
+    given = [section.size, repr(one.share), str(one.pieces), *([begins] if begins else [])]
+    yield f"for {first}, {last}, {share} in pieces({', '.join(given)}):"
+    rows = f"{first} - {begins} : {last} - {begins}" if begins else f"{first}:{last}"
     pairs = zip(section.all(one.values), section.all(one.sources), strict=True)
-    yield from indented(f"{value} = {source}[first:last]" for value, source in pairs)
+    yield from indented(f"{value} = {source}[{rows}]" for value, source in pairs)
+    before, section.size = section.size, f"{last} - {first}"
+    section.windows.append((first, last, share))
     yield from indented(section.lines(one.body))
-    section.size, section.window = before
+    section.windows.pop()
+    section.size = before
+
+
+def _adopt(section: Section, one: Adopt) -> Lines:
+    if not section.windows:
+        refuse(f"`{line(one)}` stands in no piece of a batch", "step")
+    yield f"if {section.windows[0][0]} == 0:"
+    yield f"    write(run.weights, {section.name(one.value)})"
 
 
 def _offset(section: Section, one: Offset) -> Lines:
@@ -318,6 +333,7 @@ WRITERS: dict[type, Callable[[Section, Any], Lines]] = {
     Repeat: _repeat,
     Every: _every,
     Part: _part,
+    Adopt: _adopt,
     Offset: _offset,
     Correct: _correct,
     Shift: _shift,
