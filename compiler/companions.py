@@ -16,7 +16,7 @@ def misplaced(spec: Spec) -> Iterator[tuple[str, Path]]:
         ("memory: summed", ("run", "memory"), run.memory == "summed"),
         ("precision: bf16", ("run", "precision"), run.precision != "none"),
         ("readouts", ("readouts",), bool(spec.readouts)),
-        ("shared", ("decompose", "shared"), spec.decompose.shared != "forbid"),
+        ("shared: owner", ("decompose", "shared"), spec.decompose.shared == "owner"),
     ):
         if wrong:
             yield key, path

@@ -166,7 +166,8 @@ class _Localizer:
         learns = bool(trainable) or any(True for _ in heads.named_parameters())
         if learns and not losses and not receives and not makes:
             raise LpcError(self.no_objective(block))
-        optimizer = self.optimizer(block, trainable, heads) if learns else None
+        steps = learns and self.steps(block, trainable, heads)
+        optimizer = self.optimizer(block, trainable, heads) if steps else None
         factored = self.factored(block, trainable, optimizer)
         if optimizer is not None and factored:
             optimizer = replace(optimizer, factors=tuple(layer.sizes for layer in factored))
@@ -280,7 +281,15 @@ class _Localizer:
             names += [n for n in attributes.get("borrowed", ()) if n not in names]
         named = self.traced.train.named_parameters(remove_duplicate=False)
         parameters = {self.traced.tied.get(name, name): parameter for name, parameter in named}
+        if self.spec.decompose.shared == "sum":  # whoever owns them: blocks with the same parameters are alike
+            rank = {name: index for index, name in enumerate(parameters)}
+            names.sort(key=rank.__getitem__)
         return tuple(n for n in names if parameters[n].requires_grad)
+
+    def steps(self, block: str, trainable: tuple[str, ...], heads: LocalModules) -> bool:
+        """Has it parameters of its own? What it borrows is stepped by the owner, along the sum of gradients."""
+        owned = set(self.graph.nodes[block]["parameters"]).intersection(trainable)
+        return bool(owned) or any(True for _ in heads.named_parameters())
 
     def optimizer(self, block: str, trainable: tuple[str, ...], heads: LocalModules) -> Optimizer:
         owned = [n for n in trainable if n in self.graph.nodes[block]["parameters"]]

@@ -96,7 +96,9 @@ class _Fit:
     """The step of a block's weights: what finds their gradients, and their update."""
 
     calls: Sequence[Instruction]
-    update: tuple[Instruction, ...]
+    update: tuple[Instruction, ...]  # none where other blocks' gradients belong to it
+    gradients: tuple[str, ...] = ()
+    parameters: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -233,26 +235,51 @@ class _Writer:
     # The weights
 
     def weights(self, clip: float | None) -> list[Instruction]:
-        """Return the steps of all blocks' weights, which wait for nothing but the variables, or for a common norm."""
+        """Return the steps of all blocks' weights, which wait for nothing but the variables, or for a common norm.
+
+        Parameters that blocks share have one step, along the sum of these blocks' gradients; so they stay on one rank.
+        """
+        steps = list(self.each("" if clip is None else ".fit"))
+        pooled = self.pooled(steps)
         if clip is None:
-            return [Parallel(_closed([i for step in self.each("") for i in (*step.calls, *step.update)]))]
-        steps = list(self.each(".fit"))
-        updates = [i for step in steps for i in step.update]
-        bundles = tuple(g for update in updates if isinstance(update, Update) for g in update.gradients)
+            return [Parallel(_closed([*(i for step in steps for i in (*step.calls, *step.update)), *pooled]))]
+        updates = [*(i for step in steps for i in step.update), *pooled]
+        bundles = tuple(dict.fromkeys(g for step in steps for g in step.gradients))
         return [*(i for step in steps for i in step.calls), Clip(bundles, clip), *updates]
+
+    def pooled(self, steps: Sequence[_Fit]) -> list[Update]:
+        """Return the updates of blocks whose parameters others use too."""
+        owners: dict[str, list[str]] = {}
+        for step in steps:
+            for block in self.owners(step) if not step.update else ():
+                owners.setdefault(block, []).extend(step.gradients)
+        return [Update(block, tuple(bundles)) for block, bundles in owners.items()]
+
+    def owners(self, step: _Fit) -> list[str]:
+        """Return the blocks that own what a block's gradients are of."""
+        nodes = self.graph.nodes
+        return [b for b in nodes if not step.parameters.isdisjoint((*nodes[b]["parameters"], *self.heads(b)))]
+
+    def heads(self, block: str) -> Iterator[str]:
+        return (f"heads.{block}.{name}" for name in self.problems[block].heads.own())
 
     def each(self, mark: str) -> Iterator[_Fit]:
         """Yield the step of each block's weights; values are marked that another evaluation may have made."""
         read = {} if self.variables.forward_input else self.now
         own = {v.name: v.name for v in self.variables.every.values()}
+        lent = {name for _, attributes in self.graph.nodes(data=True) for name in attributes["borrowed"]}
         for block in self.graph.nodes:
             kernel = self.kernels[block].local
             if kernel is None:
                 continue
             values = {b.name: f"{_value(block, b)}{mark}" for b in kernel.results}
-            gradients = tuple(values[b.name] for b in kernel.results if b.role == "gradients")
-            update = [Update(block, gradients)] if gradients else []
-            yield _Fit(self.call(kernel, {**read, **own}, values), (*update, *self.further(block, {**read, **own})))
+            bundles = [b for b in kernel.results if b.role == "gradients"]
+            gradients = tuple(values[b.name] for b in bundles)
+            parameters = frozenset(port.source for b in bundles for port in b.ports)
+            update: list[Instruction] = []
+            if gradients and lent.isdisjoint(parameters):
+                update = [Update(block, gradients), *self.further(block, {**read, **own})]
+            yield _Fit(self.call(kernel, {**read, **own}, values), tuple(update), gradients, parameters)
 
     def further(self, block: str, read: Mapping[str, str]) -> list[Instruction]:
         """Return a block's further steps on the batch."""

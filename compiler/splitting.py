@@ -151,6 +151,9 @@ class _Reader:
     def ensure_alone(self) -> None:
         for key, path in misplaced(self.spec):
             self.refuse(f"`{key}` does not go with a network that is split", self.spec.origin(*path))
+        if self.spec.decompose.shared != "forbid":
+            span = self.spec.origin("decompose", "shared")
+            self.refuse("`shared` does not go with a network that is split: a formula solves for one block", span)
         if self.spec.run.clip is not None:
             span = self.spec.origin("run", "clip")
             self.refuse("`clip` is for gradients, and a network that is split has none", span)

@@ -235,12 +235,22 @@ class _Reader:
             self.ensure_plain(block)
 
     def ensure_plain(self, block: str) -> None:
+        given = stated(self.spec, block, "solver")
+        if given is not None and given.name != "gradient" and self.is_shared(block):
+            message = f"block `{block}` shares its parameters, and `solver: {given.name}` solves for one block's"
+            self.fail(message, stated_at(self.spec, block, "solver"), "take `solver: gradient`")
         for key, plain in (("estimator", ("backprop",)), ("correct", ("none",)), ("memory", ("immediate",))):
             given = stated(self.spec, block, key)
             word = given.name if isinstance(given, Term) else given
             if given is not None and word not in plain:
                 message = f"`{key}: {word}` of block `{block}` does not go with links that have variables"
                 self.fail(message, stated_at(self.spec, block, key), f"remove `{key}`")
+
+    def is_shared(self, block: str) -> bool:
+        """Are parameters of a block those of another one too?"""
+        nodes = self.graph.nodes
+        lent = {name for other in nodes for name in nodes[other]["borrowed"]}
+        return bool(nodes[block]["borrowed"]) or not lent.isdisjoint(nodes[block]["parameters"])
 
     def ensure_alike(self, found: list[Variable], shared: Mapping[str, Any]) -> None:
         """Variables that are solved together go together."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 _NAMES: dict[str, frozenset[str]] = {
-    "block rule": frozenset({"unroll"}),
     "data source": frozenset({"module"}),
-    "network": frozenset({"elman", "vgg"}),
+    "network": frozenset({"vgg"}),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from lpc.compiler.blocks import expression_of
-from lpc.compiler.capture.joint import LocalGraph, Slot
+from lpc.compiler.capture.joint import LocalGraph, Slot, arrival_of
 from lpc.compiler.capture.lower import ancestors, lower
 from lpc.specs.plan.kernel import Kernel
 
@@ -128,7 +128,7 @@ def _sent_at_once(whole: Ports) -> list[Entry]:
         (slot, node)
         for slot, node in whole.results
         if slot.role == "cotangent"
-        and ("#" in slot.source or slot.source.endswith("@"))
+        and (arrival_of(slot).age or slot.source.endswith("@"))
         and not awaited & ancestors([node])
     ]
 

@@ -420,7 +420,7 @@ def cotangent_slot(arrival: Arrival) -> Slot:
     if not arrival.consumer:
         return Slot("cotangent", arrival.value, f"{arrival.value}@")
     suffix = f"_{arrival.age}" if arrival.age else ""
-    mark = f"#{arrival.age}" if arrival.age else ""
+    mark = f"#{arrival.age}" if arrival.age or "#" in arrival.consumer else ""
     value, consumer = arrival.value, arrival.consumer
     return Slot("cotangent", f"d_{value}_{consumer}{suffix}", f"{value}@{consumer}{mark}")
 
@@ -428,5 +428,7 @@ def cotangent_slot(arrival: Arrival) -> Slot:
 def arrival_of(slot: Slot) -> Arrival:
     """Return what a cotangent slot carries."""
     value, _, rest = slot.source.rpartition("@")
-    consumer, _, age = rest.partition("#")
+    consumer, mark, age = rest.rpartition("#")  # a block may be the second call of a module, `cell#2`
+    if not mark:
+        return Arrival(value, age)
     return Arrival(value, consumer, int(age or 0))

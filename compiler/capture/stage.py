@@ -26,6 +26,8 @@ from lpc.compiler.capture.solved import trace_solve
 from lpc.compiler.capture.split import split_kernels
 from lpc.compiler.capture.steps import trace_training
 from lpc.compiler.capture.target import leading
+from lpc.compiler.capture.twins import Form, Translation, form_of, twin_of
+from lpc.compiler.capture.twins import Step as TwinStep
 from lpc.compiler.capture.types import dtype_of, tensor_types
 from lpc.compiler.correction import Corrections
 from lpc.compiler.formulas import misfit
@@ -171,6 +173,8 @@ class _Capture:
         self.variables = variables or Variables()
         self.relaxed: dict[str, RelaxKernels] = {}
         self.split: dict[str, SplitKernels] = {}
+        self.known: dict[str, list[tuple[Form, dict[str, Kernel]]]] = {mode: [] for mode in MODES}
+        self.unlike: set[str] = set()  # blocks of which something was told by name
         self.watched = watched or dict.fromkeys(MODES, frozenset[str]())
         self.spec, self.traced, self.graph, self.problems, self.target = spec, traced, graph, problems, target
         for network in self.graphs().values():
@@ -224,8 +228,35 @@ class _Capture:
         return frozenset(found)
 
     def kernels(self, block: str, mode: str) -> dict[str, Kernel]:
-        """Trace a block's step in a mode once and return the kernels cut out of it, by their field in `Kernels`."""
-        return self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
+        """Trace a block's step in a mode once and return the kernels cut out of it, by their field in `Kernels`.
+
+        A step that is like another but for names is not traced again.
+        """
+        form = self.form(block, mode)
+        twin = twin_of(form, self.known[mode]) if form is not None else None
+        if form is not None and twin is not None:
+            translation = Translation.between(twin[0], form)
+            if mode == "train":
+                self.take_over(translation)
+            return {kind: translation.kernel(kernel) for kind, kernel in twin[1].items()}
+        before = len(self.noise)
+        made = self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
+        if form is not None and len(self.noise) == before and block not in self.unlike:
+            self.known[mode].append((form, made))
+        return made
+
+    def form(self, block: str, mode: str) -> Form | None:
+        problem, receives = self.problems[block], self.receives(block) if mode == "train" else ()
+        sent = self.differentiable & problem.sends.keys() if mode == "train" else frozenset[str]()
+        leaving = self.leaving(block, mode)
+        return form_of(TwinStep(problem, self.modules[mode][block], self.types[mode], receives, sent, leaving))
+
+    def take_over(self, translation: Translation) -> None:
+        """Send what a twin sends, and solve variables as it does."""
+        sent = [a for a in self.sent if a.consumer == translation.source and a.value in translation.names]
+        self.sent |= {translation.arrival(a) for a in sent}
+        if translation.source in self.relaxed:
+            self.relaxed[translation.target] = translation.relaxed(self.relaxed[translation.source])
 
     def training_kernels(self, block: str) -> dict[str, Kernel]:
         training = self.training(block)
@@ -320,7 +351,8 @@ class _Capture:
 
     def training(self, block: str) -> LocalGraph:
         problem = replace(self.problems[block], receives=self.receives(block), coupled=self.coupled(block))
-        if problem.optimizer is not None and not (problem.losses or problem.receives or problem.makes):
+        learns = problem.losses or problem.receives or problem.makes or self.lends(block)
+        if problem.optimizer is not None and not learns:
             raise LpcError(
                 Diagnostic(
                     "0408",
@@ -339,6 +371,12 @@ class _Capture:
         )
         self.sent |= {arrival_of(slot) for slot in local.results if slot.role == "cotangent"}
         return local
+
+    def lends(self, block: str) -> bool:
+        """Do other blocks' gradients step parameters of this one?"""
+        own = set(self.graph.nodes[block]["parameters"])
+        others = (self.graph.nodes[b]["borrowed"] for b in self.graph.nodes if self.spec.decompose.shared == "sum")
+        return any(not own.isdisjoint(borrowed) for borrowed in others)
 
     def coupled(self, block: str) -> tuple[str, ...]:
         """Return the blocks whose credit a block takes by sample, although they couple the samples."""
@@ -375,6 +413,8 @@ class _Capture:
             self.kept |= dict.fromkeys(local.kept, local.block)
             if local.stamp:
                 self.stamps[local.block] = local.stamp
+            if local.unreached or local.kept or local.stamp:
+                self.unlike.add(local.block)
             for name in local.unreached:
                 text = f"block {local.block}: no loss reaches `{name}`; it is not trained"
                 if text not in self.warnings:

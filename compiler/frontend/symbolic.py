@@ -148,7 +148,8 @@ class SiteTracer(fx.Tracer):
             raise UntraceableError("it computes under autocast, which symbolic tracing does not record")
         node = super().create_node(*args, **kwargs)
         scope = self.scopes[-1]
-        node.meta.update(path=scope.path, call=scope.call, place=running_at())
+        scopes = tuple((s.path, s.call) for s in self.scopes[1:])
+        node.meta.update(path=scope.path, call=scope.call, scopes=scopes, place=running_at())
         return node
 
     def custom_function(

@@ -37,7 +37,7 @@ def _fetch_for(graph: fx.Graph, node: fx.Node, user: fx.Node) -> None:
         own = graph.create_node("get_attr", node.target)
     own.meta = dict(node.meta)
     if user.op != "output":
-        own.meta.update({key: user.meta[key] for key in ("path", "call", "place") if key in user.meta})
+        own.meta.update({key: user.meta[key] for key in ("path", "call", "scopes", "place") if key in user.meta})
     user.replace_input_with(node, own)
 
 

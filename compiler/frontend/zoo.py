@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -176,6 +177,55 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))  # type: ignore[no-any-return]
 
 
+class ElmanCell(nn.Module):
+    """U x + V f(code) + b: the pre-activation of a step, [batch, hidden], from that of the step before, if any."""
+
+    def __init__(self, features: int, hidden: int, activation: str) -> None:
+        super().__init__()
+        self.input = nn.Linear(features, hidden)
+        self.recurrent = nn.Linear(hidden, hidden, bias=False)
+        self.activation = make_activation(activation)
+
+    def forward(self, frame: Tensor, code: Tensor | None = None) -> Tensor:
+        made: Tensor = self.input(frame)
+        return made if code is None else made + self.recurrent(self.activation(code))
+
+
+class Elman(nn.Module):
+    """A recurrent net (Elman 1990) over an input in parts: [batch, *image] -> [batch, classes].
+
+    Its state begins at 0. A linear map reads the last step's units, or (`sequence`) those of all steps, rectified.
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int] = (1, 28, 28),
+        steps: int = 28,
+        hidden: int = 15,
+        activation: str = "tanh",
+        readout: str = "last",
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if prod(image) % steps:
+            raise ValueError(f"an input of {prod(image)} numbers cannot be read in {steps} equal steps")
+        self.shape = (steps, prod(image) // steps)
+        self.whole = readout == "sequence"
+        self.cell = ElmanCell(self.shape[1], hidden, activation)
+        self.activation = make_activation(activation)
+        self.rectifier = nn.ReLU()
+        self.out = nn.Linear(hidden * (steps if self.whole else 1), classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        codes: list[Tensor] = []
+        frames = image.reshape(-1, *self.shape).unbind(1)
+        for step in range(self.shape[0]):
+            codes.append(self.cell(frames[step], *codes[-1:]))
+        if not self.whole:
+            return self.out(self.activation(codes[-1]))  # type: ignore[no-any-return]
+        return self.out(self.rectifier(self.activation(torch.cat(codes, 1))))  # type: ignore[no-any-return]
+
+
 def make_activation(name: str) -> nn.Module:
     """Return the activation of that name; ValueError names the known ones."""
     if name not in ACTIVATIONS:
@@ -206,5 +256,6 @@ ZOO: dict[str, Entry] = {
     "autoencoder": Entry(Autoencoder, lambda a: {"image": TensorSpec(shape=_plane(a["widths"][0]))}),
     "lenet5": Entry(LeNet5, lambda a: _image(a["channels"], 28)),
     "resnet18": Entry(ResNet18, lambda a: _image(a["channels"], 224 if a["stem"] == "imagenet" else 32)),
+    "elman": Entry(Elman, lambda a: {"image": TensorSpec(shape=tuple(a["image"]))}),
     "localmixer": Entry(LocalMixer, lambda a: {"image": TensorSpec(shape=tuple(a["image"]))}),
 }

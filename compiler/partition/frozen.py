@@ -12,6 +12,7 @@ from typing import Any
 import networkx as nx
 
 from lpc.compiler.partition.stage import Traced
+from lpc.compiler.partition.unroll import stands_apart
 from lpc.compiler.rules import stated, stated_at
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
@@ -39,7 +40,8 @@ def fuse_frozen(graph: nx.DiGraph[str], spec: Spec, traced: Traced) -> nx.DiGrap
     whole = graph.copy()
     read = {block for readout in spec.readouts.values() for block in readout.from_}
     for block in frozen:
-        host = _host(whole, block, frozen) if block not in read else None
+        alone = block in read or stands_apart(spec, block)
+        host = None if alone else _host(whole, block, frozen)
         if host is None:
             whole.nodes[block]["frozen"] = True
         else:

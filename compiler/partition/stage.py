@@ -19,9 +19,11 @@ from lpc.compiler.partition.layers import per_layer
 from lpc.compiler.partition.links import resolve_links
 from lpc.compiler.partition.place import place
 from lpc.compiler.partition.sharing import check_cover, own_parameters
+from lpc.compiler.partition.unroll import stands_apart, unroll
 from lpc.compiler.partition.view import View, view
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
 from lpc.specs.model import Spec
+from lpc.specs.term import Term
 
 
 class Traced(Protocol):
@@ -40,7 +42,7 @@ class Traced(Protocol):
 Assign = Callable[[View, Spec], Assignment]
 
 # The ways to name blocks by one term: each its own file or function of the same name.
-ASSIGNMENTS: dict[str, Assign] = {"per_layer": per_layer, "each": each, "balanced": balanced}
+ASSIGNMENTS: dict[str, Assign] = {"per_layer": per_layer, "each": each, "balanced": balanced, "unroll": unroll}
 
 
 def partition(traced: Traced, spec: Spec) -> nx.DiGraph[str]:
@@ -139,6 +141,8 @@ def _graph(
     rank = {name: index for index, name in enumerate(order)}
     links = resolve_links(sorted(tensors, key=lambda edge: (rank[edge[0]], rank[edge[1]])), spec)
     for (one, other), link in links.items():
+        # what no parameter has made needs no gradient, target or variable
+        link = Term("stop") if stands_apart(spec, one) else link
         graph.add_edge(one, other, link=link, tensors=tensors[one, other])
     return graph
 

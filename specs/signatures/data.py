@@ -220,6 +220,18 @@ ZOO = vocabulary(
             "He et al. 2016, 18 layers",
         ),
         Signature(
+            "elman",
+            (
+                Parameter("image", "[size]", [1, 28, 28], "shape of the input, which is read in its order"),
+                Parameter("steps", "size", 28, "time steps; 28 reads rows of 28 x 28 pixels, 784 one pixel each"),
+                Parameter("hidden", "size", 15, "units of the cell"),
+                Parameter("activation", "str", "tanh", "an activation layer"),
+                Parameter("readout", "'last' | 'sequence'", "last", "sequence: rectified units of all steps"),
+                _CLASSES,
+            ),
+            "Elman 1990, a recurrent cell over the parts of its input; between steps go pre-activations",
+        ),
+        Signature(
             "localmixer",
             (
                 Parameter("image", "[size]", [3, 32, 32], "channels, height and width of the input"),

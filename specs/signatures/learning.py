@@ -30,6 +30,11 @@ BLOCKS = vocabulary(
             ),
             "a given number of blocks of similar cost",
         ),
+        Signature(
+            "unroll",
+            (Parameter("cell", "str", doc="module path of what is called once a time step"),),
+            "a block for each call of a module, and for each layer elsewhere; `frames` makes what they read of inputs",
+        ),
     )
 )
 

@@ -116,6 +116,16 @@ def test_mnist_builds_and_runs(name: str, data_root: Path) -> None:
     assert lpc.Trainer(plan, device="cpu").fit()["steps"] == 3  # 128 + 128 + 44 samples
 
 
+def test_sequential_mnist_builds_and_runs(data_root: Path) -> None:
+    write_mnist(data_root / "mnist", 250)
+    small = {"run.epochs": 1, "run.target": "cpu", "network.args.steps": 4}
+    plan = lpc.build(ROOT / "mnist" / "sequential.yaml", small)
+    assert list(plan.partition) == ["frames", "cell", "cell#2", "cell#3", "cell#4", "out"]
+    trainer = lpc.Trainer(plan, device="cpu")
+    assert trainer.fit()["steps"] == 2  # 200 + 50 samples
+    assert len(trainer.variables()) == 4
+
+
 def test_cifar10_builds_and_runs(data_root: Path) -> None:
     write_cifar10(data_root / "cifar10", 12)
     small = {"network.args.width": 8, "data.batch": 6, "run.epochs": 1}

@@ -72,7 +72,7 @@ BAD: list[tuple[str, Any, dict[str, Any], list[str]]] = [
         {"shared": "sum"},
         ["need 8 cut points, and the network has 6", "after `body.0`"],
     ),
-    ("0307", Term("per_block"), {}, ["`per_block` is no way", "`per_layer`, `each` or `balanced`"]),
+    ("0307", Term("per_block"), {}, ["`per_block` is no way", "`per_layer`, `each`, `balanced` or `unroll`"]),
     ("0307", balanced(count=2, by="speed"), {}, ["`params`, `flops` or `memory`"]),
     ("0307", balanced(by="params"), {}, ["needs a number of blocks"]),
     ("0307", balanced(count=2, depth=3), {}, ["more than `count` and `by`"]),

@@ -1,0 +1,166 @@
+"""Does a recurrent net, a block for each time step, learn as it is unrolled? Against loops written by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import lpc
+from lpc.specs.diagnostics import LpcError
+
+STEPS, HIDDEN, CLASSES, BATCH, RATE = 5, 4, 3, 6, 0.1
+State = dict[str, Tensor]
+CODES = "penalty=squared(weight=0.05, reduction=mean), optimizer=sgd(lr=0.02, momentum=0.9, nesterov=true), steps=3"
+
+
+def spec(links: str, readout: str = "last", hidden: str = "none", shared: str = "sum") -> str:
+    return f"""
+network:
+  zoo: elman
+  args: {{image: [1, 3, 5], steps: {STEPS}, hidden: {HIDDEN}, readout: {readout}, classes: {CLASSES}}}
+data: none
+fields: {{y: {{shape: [], dtype: int64}}}}
+loss: cross_entropy
+decompose: {{blocks: unroll("cell"), shared: {shared}, links: {links}}}
+learn: [{{blocks: "cell*", loss: {hidden}}}, {{blocks: "*", optimizer: sgd(lr={RATE})}}]
+run: {{dtype: float64, epochs: 1, target: cpu}}
+"""
+
+
+def batch() -> State:
+    generator = torch.Generator().manual_seed(2)
+    image = torch.randn(BATCH, 1, 3, 5, generator=generator, dtype=torch.float64)
+    return {"image": image, "y": torch.randint(0, CLASSES, (BATCH,), generator=generator)}
+
+
+def cell(state: State, frame: Tensor, code: Tensor | None) -> Tensor:
+    made = F.linear(frame, state["cell.input.weight"], state["cell.input.bias"])
+    return made if code is None else made + F.linear(torch.tanh(code), state["cell.recurrent.weight"])
+
+
+def read(state: State, code: Tensor) -> Tensor:
+    return F.linear(code, state["out.weight"], state["out.bias"])
+
+
+def frames() -> tuple[Tensor, ...]:
+    return batch()["image"].reshape(BATCH, STEPS, 3).unbind(1)
+
+
+def leaves(run: lpc.Trainer) -> State:
+    return {n: t.detach().clone().requires_grad_() for n, t in run.state_dict().items()}
+
+
+def by_hand(state: State, readout: str, horizon: int) -> State:
+    """Backpropagation through `horizon` boundaries at most from each place where the loss comes in."""
+    if readout == "last":
+        code: Tensor | None = None
+        for t, frame in enumerate(frames()):
+            code = cell(state, frame, code.detach() if code is not None and t <= STEPS - horizon else code)
+        assert code is not None
+        logits = read(state, torch.tanh(code))
+    else:
+        codes: list[Tensor] = []
+        for frame in frames():
+            codes.append(cell(state, frame, codes[-1].detach() if codes else None))
+        logits = read(state, torch.tanh(torch.cat(codes, 1)).relu())
+    loss = F.cross_entropy(logits, batch()["y"])
+    return dict(zip(state, torch.autograd.grad(loss, list(state.values())), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("links", "readout", "horizon"),
+    [
+        ("gradient", "last", STEPS),
+        ("gradient(reach=3)", "last", 3),
+        ('{"*": gradient, "cell*->cell*": stop}', "sequence", 0),
+    ],
+    ids=["whole", "truncated", "stopped"],
+)
+def test_gradient_links_are_backpropagation_through_time(links: str, readout: str, horizon: int) -> None:
+    run = lpc.Trainer(lpc.build(spec(links, readout)), device="cpu")
+    wanted = by_hand(leaves(run), readout, horizon)
+    found = run.gradients(batch())
+    before = leaves(run)
+    run.step(batch())
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-14)
+        after = before[name].detach() - RATE * gradient
+        torch.testing.assert_close(run.state_dict()[name], after, rtol=1e-12, atol=1e-14)
+
+
+def minimised(state: State, links: str) -> tuple[list[Tensor], State]:
+    """Codes of all steps, the last first, and the pooled gradients of the weights (Choromanska et al. 2019)."""
+    codes: list[Tensor] = []
+    for frame in frames():
+        codes.append(cell(state, frame, codes[-1] if codes else None).detach())
+    forward = list(codes)
+    for t in reversed(range(STEPS)):
+        code, velocity = codes[t].clone().requires_grad_(), None
+        for _ in range(3):
+            if t == STEPS - 1:
+                above = F.cross_entropy(read(state, torch.tanh(code)), batch()["y"])
+            else:
+                above = 0.05 * F.mse_loss(cell(state, frames()[t + 1], code), codes[t + 1])
+            pull = 0.05 * F.mse_loss(code, forward[t]) if "anchor=false" not in links else 0.0
+            (slope,) = torch.autograd.grad(above + pull, [code])
+            velocity = slope if velocity is None else 0.9 * velocity + slope
+            code = (code - 0.02 * (slope + 0.9 * velocity)).detach().requires_grad_()
+        codes[t] = code.detach()
+    loss = F.cross_entropy(read(state, torch.tanh(codes[-1])), batch()["y"])
+    for t, frame in enumerate(frames()):
+        loss = loss + 0.05 * F.mse_loss(cell(state, frame, codes[t - 1] if t else None), codes[t])
+    return codes, dict(zip(state, torch.autograd.grad(loss, list(state.values())), strict=True))
+
+
+@pytest.mark.parametrize("more", ["", ", anchor=false"])
+def test_a_code_for_each_step_and_one_pooled_step_of_the_weights(more: str) -> None:
+    links = f"variable({CODES}{more})"
+    plan = lpc.build(spec(links, hidden="consistency"))
+    run = lpc.Trainer(plan, device="cpu")
+    state = leaves(run)
+    codes, wanted = minimised(state, links)
+    found = run.gradients(batch())
+    run.step(batch())
+    assert len(run.variables()) == STEPS
+    for code, variable in zip(codes, run.variables().values(), strict=True):
+        torch.testing.assert_close(variable, code, rtol=1e-11, atol=1e-13)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-14)
+        after = state[name].detach() - RATE * gradient
+        torch.testing.assert_close(run.state_dict()[name], after, rtol=1e-11, atol=1e-13)
+    kernels = plan.data.kernels["native"]
+    middle = [f"cell#{t}" for t in range(2, STEPS + 1)]
+    for kind in ("forward", "slope", "local", "eval"):
+        assert all(kernels[f"{b}.{kind}"].nodes is kernels[f"cell#2.{kind}"].nodes for b in middle), kind
+
+
+def test_every_step_has_a_variable_that_the_readout_reads_too() -> None:
+    """With `readout: sequence` each code is solved along the slopes of the next step and of the readout."""
+    plan = lpc.build(spec("variable(optimizer=sgd(lr=0.1), steps=2)", "sequence", "consistency"))
+    report = lpc.verify(plan)
+    assert report.ok, report
+    assert report.worst < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "told"),
+    [
+        ({"links": "gradient", "shared": "forbid"}, "0305", "cell.input.weight"),
+        ({"links": f"variable({CODES})", "shared": "owner"}, "0423", "shared: owner"),
+        ({"links": "variable(init=cache)"}, "0423", "every boundary"),
+    ],
+)
+def test_what_steps_cannot_share_is_told(given: dict[str, str], code: str, told: str) -> None:
+    with pytest.raises(LpcError) as caught:
+        lpc.build(spec(**given))
+    assert caught.value.diagnostics[0].code == code
+    assert told in caught.value.diagnostics[0].message
+
+
+def test_a_cell_that_nobody_calls_is_told() -> None:
+    with pytest.raises(LpcError) as caught:
+        lpc.build(spec("gradient").replace('unroll("cell")', 'unroll("sell")'))
+    assert caught.value.diagnostics[0].code == "0301"
+    assert "cell" in str(caught.value.diagnostics[0].help)
