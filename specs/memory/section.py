@@ -161,11 +161,20 @@ class Walk:
     def gradient(self, size: int, name: str) -> Held:
         return Held(self.heap.make(size, name, GRADIENTS), size, name)
 
-    def collected(self, values: Iterable[str]) -> tuple[dict[str, int], list[Storage]]:
-        """Return the bytes of each gradient by name, and the sums of those that are spread over several values."""
+    def collected(
+        self, values: Iterable[str], names: Sequence[str] | None = None
+    ) -> tuple[dict[str, int], list[Storage]]:
+        """Return the bytes of each gradient by name, and the sums of those that are spread over several values.
+
+        Given `names`, of these alone, one after another.
+        """
         sizes: dict[str, int] = {}
         sums: dict[str, Storage] = {}
-        for held in (held for value in dict.fromkeys(values) for held in self.env[value]):
+        every = [held for value in dict.fromkeys(values) for held in self.env[value]]
+        if names is not None:
+            rank = {name: index for index, name in enumerate(names)}
+            every = sorted((held for held in every if held.source in rank), key=lambda held: rank[held.source])
+        for held in every:
             if held.source in sizes:
                 before = sums.get(held.source)
                 sums[held.source] = self.heap.make(held.size, held.source, GRADIENTS)
@@ -194,8 +203,8 @@ class Walk:
 
     def update(self, update: Update) -> None:
         optimizer = self.program.optimizers[update.block]
-        _, sums = self.collected(update.gradients)
-        own = {name for group in optimizer.groups for name in group.parameters}
+        own = [name for group in optimizer.groups for name in group.parameters]
+        _, sums = self.collected(update.gradients, own)
         held = [h for value in update.gradients for h in self.env[value] if h.source in own]
         clipped = optimizer.clip is not None and optimizer.clip != float("inf")
         sums += [self.clip_factor(h.source for h in held)] if clipped else []

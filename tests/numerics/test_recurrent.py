@@ -88,6 +88,8 @@ def test_gradient_links_are_backpropagation_through_time(links: str, readout: st
         torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-14)
         after = before[name].detach() - RATE * gradient
         torch.testing.assert_close(run.state_dict()[name], after, rtol=1e-12, atol=1e-14)
+    memory = run.measure(batch())
+    assert memory["predicted"] == memory["measured"]
 
 
 def minimised(state: State, links: str) -> tuple[list[Tensor], State]:
