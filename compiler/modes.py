@@ -11,9 +11,10 @@ from lpc.compiler.localize import LocalProblem
 def same_in_both(train: BlockModule, evaluation: BlockModule, problem: LocalProblem) -> bool:
     """Have a block's forward, losses and metrics the same operators on the same values in both modes?
 
-    Asked only of plain backpropagation: other estimators, targets and variables rewrite what a step computes.
+    Asked only of plain backpropagation: other estimators, targets, variables and splits rewrite what a step computes.
     """
-    if problem.estimator.name != BACKPROP or problem.target is not None or problem.makes or problem.reads:
+    rewritten = problem.target is not None or problem.split is not None or problem.makes or problem.reads
+    if problem.estimator.name != BACKPROP or rewritten:
         return False
     if (train.inputs, train.outputs) != (evaluation.inputs, evaluation.outputs):
         return False
