@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -150,3 +152,26 @@ def test_locoprop_s_plan_and_plain_loop_are_one_method(script: Callable[[str], A
         trainer.step({"image": x.reshape(-1, 1, 28, 28)})
         plain.step(x)
     assert step.difference(plain, trainer.state_dict()) < 1e-5
+
+
+def test_the_autoencoder_by_several_optimizers(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two epochs at a fiftieth of its size; what a file knows is not run again; and the curves are drawn."""
+    locoprop = script("locoprop")
+    monkeypatch.setitem(locoprop.SOURCES, "curves", "source: curves(train=40, test=10)")
+    monkeypatch.setitem(locoprop.BASELINES, "Adam", ("adam(OPTIONS)", ("lr=1e-3",)))
+    own = {"data": "curves", "epochs": 2, "screen": 2, "of": 4, "warmup": 1, "size": 0.02, "batch": 20}
+    given, methods = Namespace(**own), ("LocoProp-M", "Adam")
+    for _ in range(2):
+        runs = locoprop.Runs(tmp_path / "rows.jsonl")
+        for method in methods:
+            locoprop.screen(method, runs, given)
+            locoprop.train(method, runs, given)
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert len(rows) == 2 + 1 + 2
+    assert len(list(locoprop.table("curves", runs))) == 2
+    locoprop.draw("curves", runs, tmp_path, (100.0, 1000.0))
+    for unit in ("epoch", "processor"):
+        lines = ElementTree.parse(tmp_path / f"locoprop_curves_{unit}.svg").findall(".//{*}polyline")
+        assert len(lines) == 2
