@@ -17,6 +17,15 @@ from lpc.output import say, show
 if TYPE_CHECKING:
     from lpc.plan import Plan
 
+Workers = Annotated[
+    int | None, typer.Option(metavar="K", min=1, help="with --timeline: simulate up to K processes", show_default=False)
+]
+RateNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=X", help="with --workers: flops, overhead, updated, bandwidth, latency", show_default=False
+    ),
+]
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="a plan: folder or .zip", show_default=False)]
 
 
@@ -38,6 +47,8 @@ class Question:
     lengths: dict[str, int] = field(default_factory=dict)
     devices: int = 1
     block: str | None = None
+    workers: int | None = None
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 def inspect(
@@ -63,6 +74,8 @@ def inspect(
     cost: Annotated[bool, typer.Option("--cost", help="count the operations of a training step")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="when each device computes what")] = False,
     devices: Annotated[int, typer.Option(metavar="N", min=1, help="with --timeline: this many devices")] = 2,
+    workers: Workers = None,
+    rate: RateNames = None,
     json: Annotated[bool, typer.Option("--json", help="print what is asked for as JSON")] = False,
     batch: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="samples in a batch", show_default=False)
@@ -72,8 +85,13 @@ def inspect(
     ] = None,
 ) -> None:
     """Show a plan: its blocks and boundaries, or what is asked for."""
-    question = Question(batch, dict(map(named_length, length or ())), devices, block)
-    asked = {"block": block is not None, "flow": flow, "memory": memory, "cost": cost, "timeline": timeline}
+    rates = dict(map(named_rate, rate or ()))
+    question = Question(batch, dict(map(named_length, length or ())), devices, block, workers, rates)
+    if (workers is not None and not timeline) or (rates and workers is None):
+        what, hint = ("--timeline", "--workers") if workers is not None else ("--workers", "--rate")
+        raise typer.BadParameter(f"belongs to {what}", param_hint=hint)
+    asked = {"block": block is not None, "flow": flow, "memory": memory, "cost": cost}
+    asked |= {"timeline": timeline and workers is None, "simulation": workers is not None}
     names = [name for name, wanted in asked.items() if wanted]
     if html is None and not names and (batch is not None or length):
         raise typer.BadParameter("belongs to --html, --block, --memory, --cost or --timeline", param_hint="--batch")
@@ -96,6 +114,21 @@ def named_length(text: str) -> tuple[str, int]:
     if not name or not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(f"`{text}` is no `NAME=N` with a positive number", param_hint="--length")
     return name, int(value)
+
+
+def named_rate(text: str) -> tuple[str, float]:
+    """Read `flops=1e13`. Raises BadParameter for anything else."""
+    from lpc.views.simulating import RATES
+
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if name not in RATES or not 0 <= number < float("inf") or (number == 0 and name not in ("overhead", "latency")):
+        known = ", ".join(RATES)
+        raise typer.BadParameter(f"`{text}` is no `NAME=X` with a name of {known} and a number", param_hint="--rate")
+    return name, number
 
 
 def _graph(plan: Plan, form: GraphFormat | None) -> str | None:

@@ -15,6 +15,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.stages import StagedCost
 from lpc.specs.timeline import Timeline, timeline
 from lpc.views import block, building, cost, memory, partition, stages
+from lpc.views import block, building, cost, memory, partition, simulating, simulation
 from lpc.views import flow as flows
 from lpc.views import timeline as timelines
 from lpc.views.html.facts import facts
@@ -98,4 +99,9 @@ REPORTS: dict[str, Report] = {
     "memory": Report(lambda plan, q: plan.memory(q.batch, q.lengths), memory.shown, memory.plain),
     "cost": Report(_costs, _shown_costs, _plain_costs),
     "timeline": Report(_timelines, timelines.shown, timelines.plain),
+    "simulation": Report(
+        lambda plan, q: simulating.predicted(plan, q.workers or 1, plan.lengths(q.batch, q.lengths), q.rates),
+        simulation.shown,
+        simulation.plain,
+    ),
 }

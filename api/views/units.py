@@ -23,6 +23,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def time(seconds: float) -> str:
+    """Return a time with a decimal unit, to three digits: `12.3 ms`, `450 us`."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
 def _scaled(number: int, base: int, units: tuple[str, ...]) -> str:
     if number < base:
         return f"{number}{units[0]}"

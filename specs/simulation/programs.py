@@ -1,0 +1,152 @@
+"""What does each rank of a plan do in a step, and how long does it take? Its instructions as work of known cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lpc.specs.cost import pieces
+from lpc.specs.flops import kernel_flops
+from lpc.specs.memory.sizes import Lengths, nbytes
+from lpc.specs.plan.instructions import (
+    Call,
+    Due,
+    Every,
+    Instruction,
+    Later,
+    Load,
+    Only,
+    Parallel,
+    Part,
+    Receive,
+    Reduce,
+    Relax,
+    Repeat,
+    Send,
+    Update,
+)
+from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.plan import Plan
+from lpc.specs.simulation.engine import Compute, Done, Give, Network, Simulation, Take, Work, simulate
+
+STEPS = 8
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A device by assumption: operations a second, seconds for a call besides, bytes of parameters stepped a second."""
+
+    flops: float = 1e12
+    overhead: float = 2e-5
+    updated: float = 1e11
+
+
+Costs = Callable[[Plan, Call | Update, Lengths], float]  # seconds that an instruction of a rank's plan takes
+
+
+def estimated(rates: Rates) -> Costs:
+    """Return costs by operations: of a call those of its kernel, of an update the bytes of its block's parameters."""
+
+    def seconds(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
+        if isinstance(instruction, Call):
+            flops = sum(kernel_flops(plan.kernels["native"][instruction.kernel], lengths).values())
+            return flops / rates.flops + rates.overhead
+        names = (n for g in plan.program.optimizers[instruction.block].groups for n in g.parameters)
+        size = sum(nbytes(plan.program.state[name].type, lengths) for name in names)
+        return size / rates.updated + rates.overhead
+
+    return seconds
+
+
+def measured(seconds: Mapping[str, float]) -> Costs:
+    """Return costs that were measured, by kernels' names, and `update BLOCK`."""
+
+    def looked_up(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
+        name = instruction.kernel if isinstance(instruction, Call) else f"update {instruction.block}"
+        return seconds[name]
+
+    return looked_up
+
+
+def simulated(
+    plans: Sequence[Plan], lengths: Lengths, costs: Costs, network: Network, steps: int = STEPS, phase: int = 0
+) -> Simulation:
+    """Return how some steps of the ranks' plans go (see `specs.ranks.plan.rank_plans`).
+
+    Errors: 0562 a length that is not given.
+    """
+    programs = [_Program(plan, rank, dict(lengths), costs).steps(steps, phase) for rank, plan in enumerate(plans)]
+    return simulate(programs, network)
+
+
+@dataclass
+class _Program:
+    plan: Plan
+    rank: int
+    lengths: dict[str, int]
+    costs: Costs
+    types: dict[str, list[TensorType]] = field(default_factory=dict)  # of what the rank has made
+    known: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def steps(self, count: int, phase: int) -> Iterator[Work]:
+        for step in range(count):
+            yield from self.body(self.plan.program.steps[phase], step, self.lengths["B"])
+            yield Done()
+
+    def body(self, body: Sequence[Instruction], step: int, size: int) -> Iterator[Work]:
+        for instruction in body:
+            match instruction:
+                case Call() | Update():
+                    yield self.compute(instruction, size)
+                case Load(values=values, fields=fields):
+                    self.types |= {v: [self.plan.program.fields[f]] for v, f in zip(values, fields, strict=True)}
+                case Send(value=value, rank=rank):
+                    yield Give(rank, self.size(value, size))
+                case Receive(value=value, rank=rank):
+                    yield Take(rank)
+                case Reduce(value=value, ranks=ranks):
+                    others = [rank for rank in ranks if rank != self.rank]
+                    yield from (Give(rank, self.size(value, size)) for rank in others)
+                    yield from (Take(rank) for rank in others)
+                case Part():
+                    yield from self.part(instruction, step, size)
+                case Repeat(count=count, body=inner):
+                    for _ in range(count):
+                        yield from self.body(inner, step, size)
+                case Every(period=period, phase=phase, body=inner):
+                    yield from self.body(inner, step, size) if step >= phase and (step - phase) % period == 0 else ()
+                case Relax(body=inner) | Parallel(body=inner) | Due(body=inner):
+                    yield from self.body(inner, step, size)
+
+    def part(self, part: Part, step: int, size: int) -> Iterator[Work]:
+        """Go through the pieces, the second half of the body some pieces behind the first."""
+        own = next((one.piece for one in part.body if isinstance(one, Only)), None)
+        cut = next((i for i, one in enumerate(part.body) if isinstance(one, Later)), len(part.body))
+        turns = sum(one.turns for one in part.body if isinstance(one, Later))
+        found = [piece for index, piece in enumerate(pieces(part, size)) if own in (None, index)]
+        for value, source in zip(part.values, part.sources, strict=True):
+            self.types[value] = self.types.get(source, [])
+        for turn in range(len(found) + turns):
+            yield from self.body(part.body[:cut], step, found[turn]) if turn < len(found) else ()
+            yield from self.body(part.body[cut:], step, found[turn - turns]) if turn >= turns else ()
+
+    def compute(self, instruction: Call | Update, size: int) -> Compute:
+        key = (str(instruction), size)
+        if key not in self.known:
+            self.known[key] = self.costs(self.plan, instruction, {**self.lengths, "B": size})
+        if isinstance(instruction, Update):
+            return Compute(self.known[key], instruction.block)
+        kernel = self.plan.kernels["native"][instruction.kernel]
+        for value, bundle in zip(instruction.values, kernel.results, strict=True):
+            self.types[value] = [port.type for port in bundle.ports]
+        return Compute(self.known[key], kernel.block)
+
+    def size(self, value: str, size: int) -> float:
+        """Return the bytes of a value that this rank gives away; sums of gradients are as large as one of them."""
+        lengths = {**self.lengths, "B": size}
+        for suffix in ("", ".pieces"):
+            name = value.removesuffix(suffix) if suffix else value
+            if name in self.types:
+                return float(sum(nbytes(kind, lengths) for kind in self.types[name]))
+        variable = self.plan.program.variables.get(value)
+        return float(nbytes(variable.type, lengths)) if variable is not None else 0.0

@@ -1,0 +1,103 @@
+"""Do simulated pipelines take the times that can be reckoned by hand?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lpc.specs.simulation.engine import Compute, Done, Give, LockedError, Network, Simulation, Take, Work, simulate
+
+
+def run(bodies: list[list[Work]], steps: int = 6, network: Network | None = None) -> Simulation:
+    def program(body: list[Work]) -> Iterator[Work]:
+        for _ in range(steps):
+            yield from body
+            yield Done()
+
+    return simulate([program(body) for body in bodies], network or Network())
+
+
+def forward_only(times: list[float], size: float = 0.0) -> list[list[Work]]:
+    """Each stage computes on what the one before it gives, and nothing comes back."""
+    last = len(times) - 1
+    return [
+        [*([Take(k - 1)] if k else []), Compute(time, f"b{k}"), *([Give(k + 1, size)] if k < last else [])]
+        for k, time in enumerate(times)
+    ]
+
+
+def one_f_one_b(stages: int, count: int, forward: float, backward: float) -> list[list[Work]]:
+    """The usual schedule of backpropagation in micro-batches, written down step by step."""
+    bodies: list[list[Work]] = []
+    for k in range(stages):
+        ahead, body = min(stages - 1 - k, count), list[Work]()
+
+        def go(k: int = k) -> list[Work]:
+            return [*([Take(k - 1)] if k else []), Compute(forward), *([Give(k + 1, 0)] if k < stages - 1 else [])]
+
+        def back(k: int = k) -> list[Work]:
+            return [*([Take(k + 1)] if k < stages - 1 else []), Compute(backward), *([Give(k - 1, 0)] if k else [])]
+
+        for turn in range(count + ahead):
+            body += go() if turn < count else []
+            body += back() if turn >= ahead else []
+        bodies.append(body)
+    return bodies
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=6))
+def test_a_forward_only_pipeline_is_as_fast_as_its_slowest_stage(times: list[float]) -> None:
+    found = run(forward_only(times), network=Network(room=32))
+    assert found.first == pytest.approx(sum(times))
+    assert found.period == pytest.approx(max(times))
+    assert found.bubble == pytest.approx(1 - sum(times) / (max(times) * len(times)))
+
+
+@pytest.mark.parametrize(("stages", "count"), [(2, 4), (4, 4), (4, 16), (8, 32)])
+def test_one_f_one_b(stages: int, count: int) -> None:
+    """(count + stages - 1) turns of forward and backward; the bubble is (stages - 1) of them."""
+    found = run(one_f_one_b(stages, count, 1.0, 2.0), steps=4, network=Network(room=stages))
+    assert found.period == pytest.approx((count + stages - 1) * 3.0)
+    assert found.bubble == pytest.approx((stages - 1) / (count + stages - 1))
+
+
+def test_without_pieces_backpropagation_gains_nothing() -> None:
+    assert run(one_f_one_b(4, 1, 1.0, 2.0)).period == pytest.approx(12.0)
+
+
+def test_values_take_their_time() -> None:
+    """100 bytes at 50 a second and a latency of 1: 3 seconds more for the first step, and the line is the limit."""
+    found = run(forward_only([1.0, 1.0], 100), network=Network(latency=1.0, bandwidth=50.0))
+    assert found.first == pytest.approx(1 + 3 + 1)
+    assert found.period == pytest.approx(2.0)
+    assert found.traffic == 100
+
+
+@pytest.mark.parametrize(("room", "ahead"), [(1, 1), (3, 3)])
+def test_an_edge_that_is_full_is_waited_for(room: int, ahead: int) -> None:
+    """The first rank is at most `room` values ahead of a slow second one, and one more that it cannot give yet."""
+    found = run(forward_only([1.0, 10.0]), network=Network(room=room))
+    assert found.ends[0][ahead - 1] == pytest.approx(ahead)
+    taken = [10.0 * index + 1 for index in range(6)]  # when the second rank takes each value
+    assert found.ends[0][ahead + 1] == pytest.approx(max(ahead + 2, taken[1]))
+    assert found.period == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("cores", "period"), [(1, 4.0), (2, 2.0), (4, 1.0), (None, 1.0)])
+def test_ranks_share_cores(cores: int | None, period: float) -> None:
+    assert run([[Compute(1.0)] for _ in range(4)], network=Network(cores=cores)).period == pytest.approx(period)
+
+
+def test_ranks_that_wait_for_each_other_are_told() -> None:
+    with pytest.raises(LockedError, match="rank 0 waits for ever"):
+        run([[Take(1), Give(1, 0)], [Take(0), Give(0, 0)]])
+
+
+def test_the_same_programs_give_the_same_times() -> None:
+    bodies = one_f_one_b(6, 12, 0.7, 1.3)
+    assert run(bodies, network=Network(1e-3, 1e3, 6, 2)) == run(bodies, network=Network(1e-3, 1e3, 6, 2))
+
+

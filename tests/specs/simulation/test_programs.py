@@ -1,0 +1,89 @@
+"""Are the ranks of a plan simulated as they run: pieces, replicas, what is sent, and what waits for what?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lpc
+from lpc.cli import main
+from lpc.specs.memory.sizes import Lengths
+from lpc.specs.plan.instructions import Call, Update
+from lpc.specs.plan.plan import Plan
+from lpc.specs.ranks.plan import rank_plans
+from lpc.specs.simulation.engine import Network, Simulation
+from lpc.specs.simulation.programs import simulated
+
+SPEC = """\
+network:
+  inputs: {x: [8]}
+  layers: [fc1: linear(8), tanh, fc2: linear(8), tanh, fc3: linear(8), tanh, out: linear(4)]
+data: none
+fields: {label: {shape: [], dtype: int64}}
+loss: cross_entropy
+decompose: {blocks: {b1: fc1, b2: fc2, b3: fc3, head: out}, links: LINK}
+learn: [{blocks: "*", HEAD optimizer: sgd(lr=0.1)}]
+run: {RUN}
+"""
+BATCH = 8
+
+
+def seconds(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
+    """An eighth of a second for each sample forwards, two back, nothing for updates; a fused kernel does both."""
+    if isinstance(instruction, Update):
+        return 0.0
+    _, _, way = instruction.kernel.rpartition(".")
+    return {"forward": 1, "backward": 2, "local": 3}[way] * lengths["B"] / BATCH
+
+
+def found(link: str, run: str, workers: int, head: str = "") -> Simulation:
+    plan = lpc.build(SPEC.replace("LINK", link).replace("RUN", run).replace("HEAD", head))
+    plans = rank_plans(plan.data, plan.spec, workers)
+    return simulated(plans, {"B": BATCH}, seconds, Network(room=64))
+
+
+LOCAL = "head: linear, loss: cross_entropy,"
+
+
+def test_stop_links_overlap_steps() -> None:
+    one = found("stop", "seed: 0", 4, LOCAL)
+    assert (one.period, one.bubble) == (pytest.approx(3.0), pytest.approx(0.0))
+    assert one.traffic == 3 * BATCH * 8 * 4  # the outputs of three blocks in float32
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_gradient_links_overlap_pieces(count: int) -> None:
+    """1F1B on four ranks: (count + 3) turns of 3 / count seconds."""
+    one = found("gradient", f"microbatches: {count}", 4)
+    assert one.period == pytest.approx((count + 3) * 3 / count)
+    assert one.traffic == 2 * 3 * BATCH * 8 * 4  # and their cotangents
+
+
+def test_replicas_share_a_batch_and_reduce() -> None:
+    two = found("stop", "replicas: 2", 2, LOCAL)
+    assert two.period == pytest.approx(4 * 3 / 2)
+    weights = 3 * (8 * 8 + 8) + (8 * 4 + 4)  # of the network, and of three heads
+    assert two.traffic == 2 * 4 * (weights + 3 * (8 * 4 + 4))
+
+
+def test_inspect_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = lpc.build(SPEC.replace("LINK", "stop").replace("RUN", "seed: 0").replace("HEAD", LOCAL))
+    plan.save(tmp_path / "x.plan")
+
+    def inspect(*options: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(["inspect", str(tmp_path / "x.plan"), "--timeline", "--batch", "8", *options])
+        assert not left.value.code
+        return capsys.readouterr().out
+
+    assert "steps on 4 processes; assumed: 10.0 Tflop/s" in inspect("--workers", "4").replace("\n", " ")
+    told = json.loads(inspect("--workers", "3", "--rate", "overhead=1", "--json"))["workers"]
+    assert [one["workers"] for one in told] == [1, 2, 3]
+    assert told[0]["step_seconds"] == pytest.approx(8.0, rel=1e-3)  # four calls, four updates
+    for wrong in ("overhead=x", "speed=1", "flops=0"):
+        with pytest.raises(SystemExit) as left:
+            main(["inspect", str(tmp_path / "x.plan"), "--timeline", "--workers", "2", "--rate", wrong])
+        assert left.value.code == 2
+        assert "--rate" in capsys.readouterr().err
