@@ -14,8 +14,7 @@ from lpc.specs.cost import Cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.stages import StagedCost
 from lpc.specs.timeline import Timeline, timeline
-from lpc.views import block, building, cost, memory, partition, stages
-from lpc.views import block, building, cost, memory, partition, simulating, simulation
+from lpc.views import block, building, cost, memory, partition, simulating, simulation, stages
 from lpc.views import flow as flows
 from lpc.views import timeline as timelines
 from lpc.views.html.facts import facts
