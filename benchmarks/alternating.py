@@ -1,7 +1,6 @@
-"""How long is a step with auxiliary variables, and how well does it learn? Against a loop by hand, and on MNIST.
+"""How long is a step with auxiliary variables? Against a loop by hand.
 
-    python benchmarks/alternating.py --time [--repeats 30]
-    python benchmarks/alternating.py --learn --root DATA [--epochs 1]
+    python benchmarks/alternating.py [--repeats 30]
 
 The loop is the same arithmetic in plain PyTorch: `autograd.grad` by each variable, torch.optim for variables (fresh in
 each step) and weights (fused). Both sides run in one process, by turns; the figure is the median of the ratios of
@@ -160,52 +159,17 @@ def timed(case: Case, repeats: int) -> tuple[float, float, float]:
     return statistics.median(times[0]), statistics.median(times[1]), statistics.median(ratios)
 
 
-LEARNERS = {
-    "AM-Adam": "recipe: altmin\n",
-    "AM-mem": "recipe: altmin\nlearn: [{blocks: [c1, c2], solver: memory}]\n",
-    "blockprop": "recipe: blockprop(variables=sgd(lr=0.5), optimizer=sgd(lr=0.1))\n",
-    "Adam": "recipe: backprop(optimizer=adam(lr=0.003))\n",
-    "SGD": "recipe: backprop(optimizer=sgd(lr=0.02))\n",
-}
-
-
-def learned(name: str, width: int, root: str, epochs: int) -> list[float]:
-    """Return the test accuracy after 10, 50, 100, 200 and 300 batches of the first epoch, and at the end."""
-    text = (
-        f"network: {{inputs: {{image: [1, 28, 28]}}, layers: {FC.format(w=width)}}}\n"
-        f"data: {{source: mnist, root: {root}, batch: {BATCH}, transforms: ['normalize(0.1307, 0.3081)']}}\n"
-        f"{LEARNERS[name]}run: {{epochs: {epochs}, target: cpu, log: none, checkpoint: none, validate: none}}\n"
-    )
-    plan, marks, found = lpc.build(text), (10, 50, 100, 200, 300), []
-    for steps in marks:
-        short = lpc.build(text, overrides={"run.epochs": None, "run.steps": steps})
-        found.append(float(lpc.Trainer(short, device="cpu").fit()["test_accuracy"]))
-    if epochs > 1:
-        found.append(float(lpc.Trainer(plan, device="cpu").fit()["test_accuracy"]))
-    return found
-
-
 def main() -> None:
-    """Print tables in Markdown."""
+    """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", action="store_true")
-    parser.add_argument("--learn", action="store_true")
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--root", default=".")
-    parser.add_argument("--epochs", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.time:
-        print("| step | plan ms | loop ms | plan / loop | limit |\n|---|---|---|---|---|")
-        for case in CASES:
-            plan, loop, ratio = timed(case, given.repeats)
-            limit = next(value for key, value in LIMITS.items() if key in case.name)
-            print(f"| {case.name} | {1e3 * plan:.2f} | {1e3 * loop:.2f} | {ratio:.2f} | {limit} |", flush=True)
-    if given.learn:
-        print("| 2x100 | 10 | 50 | 100 | 200 | 300 batches | end |\n|---|---|---|---|---|---|---|")
-        for name in LEARNERS:
-            row = learned(name, 100, given.root, given.epochs)
-            print(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |", flush=True)
+    print("| step | plan ms | loop ms | plan / loop | limit |\n|---|---|---|---|---|")
+    for case in CASES:
+        plan, loop, ratio = timed(case, given.repeats)
+        limit = next(value for key, value in LIMITS.items() if key in case.name)
+        print(f"| {case.name} | {1e3 * plan:.2f} | {1e3 * loop:.2f} | {ratio:.2f} | {limit} |", flush=True)
 
 
 if __name__ == "__main__":

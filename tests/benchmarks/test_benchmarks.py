@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 from argparse import Namespace
 from collections.abc import Callable
@@ -175,3 +176,25 @@ def test_the_autoencoder_by_several_optimizers(
     for unit in ("epoch", "processor"):
         lines = ElementTree.parse(tmp_path / f"locoprop_curves_{unit}.svg").findall(".//{*}polyline")
         assert len(lines) == 2
+
+
+def test_variables_learn_row_by_row(
+    script: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Every row is a spec; one that is there is not run again, and tables hold what is there."""
+    variables = script("variables")
+    monkeypatch.setenv("LPC_DATA", "/nowhere")
+    assert len({row.name for row in variables.rows()}) == len(variables.rows())
+    for row in variables.rows():
+        lpc.check(row.spec())
+    small = "[flatten, b1: linear(8), relu, b2: linear(10)]"
+    own = variables.Row("digits", "BlockProp", "recipe: blockprop", data="source: digits", marks=(3, 5), layers=small)
+    monkeypatch.setattr(variables, "rows", lambda: [dataclasses.replace(own, inputs="{image: [1, 8, 8]}")])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    command = ["--rows", str(tmp_path / "rows.jsonl")]
+    assert variables.main(command) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr(variables, "run", None)
+    assert variables.main(command) == 0
+    assert capsys.readouterr().out == first
+    assert first.splitlines()[0] == "| digits | 3 | 5 | step ms | MFLOP | sent kB |"
