@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip install -q -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check types docs typetree
+.PHONY: help run test test-browser check types docs typetree
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # One thread: so small a network gains nothing from two, and loses much where other work keeps the cores busy.
 run: export OMP_NUM_THREADS = 1
@@ -22,6 +22,9 @@ run: $(VENV)/run.stamp ## build and train examples/digits (three stop-gradient b
 
 test: $(VENV)/dev.stamp ## run the whole test suite
 	$(PYTEST) -n $(WORKERS) --dist worksteal
+
+test-browser: $(VENV)/browser.stamp ## drive the page of `lpc inspect --html` in a real Chromium (chromium, chromium-driver)
+	LPC_BROWSER=1 $(PYTEST) tests/browser
 
 check: $(VENV)/dev.stamp ## lint, and test the architecture: import order, package list, sizes
 	$(BIN)/ruff check .
@@ -49,3 +52,7 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp
+	$(PIP) -e '.[dev,browser]'
+	@touch $@

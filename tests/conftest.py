@@ -43,3 +43,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in so many words that the browser was not driven: a skipped test alone is easily overlooked."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
+    found = [reason for reason in reasons if "browser: " in reason]
+    if found:
+        terminalreporter.write_line(f"{len(found)} tests in a browser were SKIPPED: {found[0].partition('browser: ')[2]}")

@@ -70,7 +70,7 @@ function found(scene, text, limit = 100) {
   walk(scene, (node, key, names) => {
     if (hits.length >= limit || node.k === "fold") return;
     const whole = [...names, node.n, node.t || ""].join(".").toLowerCase();
-    const own = `${names.length ? names[names.length - 1] + "." : ""}${node.n} ${node.k === "op" ? "" : node.p || ""}`;
+    const own = `${names.length ? names[names.length - 1] + "." : ""}${node.n} ${node.k === "op" ? node.t || "" : node.p || ""}`;
     if (words.every((word) => whole.includes(word)) && words.some((word) => own.toLowerCase().includes(word))) {
       hits.push({key, name: [...names, node.n].join(" › ")});
     }

@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const state = {open: new Set(), chosen: null, tab: "block", overlay: "links", devices: 0, hits: [], hit: -1};
 const eye = {x: 0, y: 0, scale: 1};
-let layout = null, shapes = new Map();
+let layout = null, shapes = new Map(), pieces = [];
 
 const dark = () => document.documentElement.dataset.theme === "dark";
 const facts = (node) => data.blocks[node.b];
@@ -32,6 +32,12 @@ const OVERLAYS = {
 };
 const placement = () => (data.timelines[state.devices] || {placement: {}}).placement;
 
+// Add a piece of the drawing that lies within a rectangle: what is out of sight is not drawn.
+function put(piece, into, left, top, right, bottom) {
+  pieces.push({piece, left, top, right, bottom, shown: true});
+  into.append(piece);
+}
+
 function box(own, dx, dy, into) {
   const {node} = own, overlay = OVERLAYS[state.overlay], known = facts(node);
   const group = drawn("g", {class: `node ${node.k}`, transform: `translate(${(dx + own.x - own.w / 2).toFixed(1)} ${(dy + own.y).toFixed(1)})`});
@@ -46,7 +52,7 @@ function box(own, dx, dy, into) {
     group.append(sign, titled(drawn("rect", {class: "toggle", width: 22, height: 24, opacity: 0}), own.inner ? "close" : "open"));
   }
   group.dataset.key = own.key;
-  into.append(group);
+  put(group, into, dx + own.x - own.w / 2, dy + own.y, dx + own.x + own.w / 2, dy + own.y + own.h);
   shapes.set(own.key, group);
   if (own.inner) graph(own.inner, dx + own.x - own.inner.w / 2, dy + own.y + HEAD, into);
 }
@@ -61,11 +67,13 @@ function graph(placedGraph, dx, dy, into) {
     const moved = points.map(([x, y]) => [x + dx, y + dy]);
     const path = drawn("path", {class: edgeClass(edge), d: curve(moved)});
     if (edge.link) path.append(drawn("title", {}, edge.link));
-    into.append(path);
-    const [ex, ey] = moved[moved.length - 1];
-    into.append(drawn("path", {d: `M${ex.toFixed(1)} ${ey.toFixed(1)} l-4 -8 h8 z`, fill: "var(--edge)"}));
+    const [ex, ey] = moved[moved.length - 1], group = drawn("g", {});
+    group.append(path, drawn("path", {d: `M${ex.toFixed(1)} ${ey.toFixed(1)} l-4 -8 h8 z`, fill: "var(--edge)"}));
     const lines = [...(edge.link && edge.link !== "stop" && edge.link !== "gradient" ? [edge.link] : []), ...(edge.l || [])];
-    lines.forEach((line, i) => into.append(drawn("text", {class: "label", x: moved[1][0] + 8, y: moved[1][1] + 10 + 14 * i}, line)));
+    lines.forEach((line, i) => group.append(drawn("text", {class: "label", x: moved[1][0] + 8, y: moved[1][1] + 10 + 14 * i}, line)));
+    const [xs, ys] = [0, 1].map((axis) => moved.map((point) => point[axis]));
+    const wide = 8 + 8 * Math.max(0, ...lines.map((line) => line.length));
+    put(group, into, Math.min(...xs) - 4, Math.min(...ys), Math.max(...xs) + wide, Math.max(...ys) + 14 * lines.length);
   }
   for (const own of placedGraph.boxes) box(own, dx, dy, into);
 }
@@ -73,6 +81,7 @@ function graph(placedGraph, dx, dy, into) {
 function draw() {
   layout = placed(data.scene, data.scene.root, "", state.open);
   shapes = new Map();
+  pieces = [];
   const world = drawn("g", {id: "world"});
   graph(layout, 0, 0, world);
   at("world").replaceWith(world);
@@ -90,7 +99,7 @@ function legend() {
 }
 
 function mark() {
-  for (const group of at("world").querySelectorAll(".chosen, .found")) group.classList.remove("chosen", "found");
+  for (const group of shapes.values()) group.classList.remove("chosen", "found");
   state.hits.forEach(({key}) => shapes.get(key)?.classList.add("found"));
   shapes.get(state.chosen)?.classList.add("chosen");
 }
@@ -103,14 +112,30 @@ function look() {
     waiting = false;
     at("world").setAttribute("transform", `translate(${eye.x.toFixed(1)} ${eye.y.toFixed(1)}) scale(${eye.scale.toFixed(4)})`);
     at("canvas").classList.toggle("far", eye.scale < 0.35);
+    cull();
   });
+}
+
+// Take what is out of sight out of the drawing: thousands of boxes and texts take longer than a frame.
+function cull() {
+  const frame = at("canvas").getBoundingClientRect(), near = 60;
+  const wide = frame.width || 800, high = frame.height || 600;
+  const [left, top] = [(-near - eye.x) / eye.scale, (-near - eye.y) / eye.scale];
+  const [right, bottom] = [left + (wide + 2 * near) / eye.scale, top + (high + 2 * near) / eye.scale];
+  let changed = false;
+  for (const one of pieces) {
+    const shown = one.left <= right && one.right >= left && one.top <= bottom && one.bottom >= top;
+    changed ||= shown !== one.shown;
+    one.shown = shown;
+  }
+  if (changed) at("world").replaceChildren(...pieces.filter((one) => one.shown).map((one) => one.piece));
 }
 
 function fit() {
   const frame = at("canvas").getBoundingClientRect();
   const wide = frame.width || 800, high = frame.height || 600;
   eye.scale = Math.min(1.4, Math.max(0.02, Math.min((wide - 40) / layout.w, (high - 40) / layout.h)));
-  if (eye.scale < 0.45 && layout.w * 0.6 < wide) eye.scale = Math.min(0.6, (wide - 40) / layout.w);
+  if (eye.scale < 0.6 && layout.w * 0.6 < wide) eye.scale = Math.min(0.85, (wide - 40) / layout.w);
   eye.x = (wide - layout.w * eye.scale) / 2;
   eye.y = layout.h * eye.scale > high ? 20 : (high - layout.h * eye.scale) / 2;
   look();
