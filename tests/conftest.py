@@ -51,4 +51,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
     found = [reason for reason in reasons if "browser: " in reason]
     if found:
-        terminalreporter.write_line(f"{len(found)} tests in a browser were SKIPPED: {found[0].partition('browser: ')[2]}")
+        why = found[0].partition("browser: ")[2]
+        terminalreporter.write_line(f"{len(found)} tests in a browser were SKIPPED: {why}")
