@@ -1,7 +1,10 @@
 """Which errors do the algorithms of Ren et al. 2023 reach on MNIST and CIFAR-10? Their table 3, first three columns.
 
     LPC_DATA=... python benchmarks/localmixer.py [--net S/1/1 M/1/16] [--only LG-BP ...] [--epochs 20] [--seed 0]
-        [--device cpu] [--rows rows.jsonl]
+        [--device cpu] [--rows rows.jsonl] [--samples 2000]
+
+`--samples` takes the first training and test images alone, a short run: each row then tells its curve, the readout's
+error on the training batches of each tenth of the run.
 
 With `--rows` every row is written to a file when it is done, and rows that stand there are not run again: a run that
 was cut off goes on with the same command.
@@ -16,16 +19,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 
 import lpc
+from lpc.runtime.journal import FILE, rows
 
 OPTIMIZER = "sgd(lr=0.1, weight_decay=1e-4)"
 HEAD = "linear(pool=patches, norm=last)"
@@ -120,15 +127,49 @@ def available(said: dict[str, Any]) -> bool:
     return True
 
 
-def errors(said: dict[str, Any], device: str) -> tuple[float, float, float]:
-    """Train; return the readout's error on test and training data in percent, and the seconds of training."""
-    trainer = lpc.Trainer(lpc.build(said), device=device)
-    start = time.perf_counter()
-    trainer.fit()
-    seconds = time.perf_counter() - start
+@dataclass(frozen=True)
+class Errors:
+    """The readout's error in percent after training, in training by tenths of the run, and the seconds of training."""
+
+    test: float
+    train: float
+    curve: list[float]
+    seconds: float
+
+
+def errors(said: dict[str, Any], device: str, samples: int | None) -> Errors:
+    """Train, and return how that went."""
+    trainer = trainer_of(said, device, samples)
     name = next(m for m in trainer.plan.program.metrics if m.startswith("readout") and m.endswith(".accuracy"))
-    test, train = (100 * (1 - float(trainer.evaluate(split)[name])) for split in ("test", "train"))
-    return test, train, seconds
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.fit(folder)
+        logged = [row for row in rows(Path(folder, FILE)) if row["kind"] == "train"]
+    seconds = time.perf_counter() - start
+    test, train = (error(trainer.evaluate(split), name) for split in ("test", "train"))
+    return Errors(test, train, curve(logged, name), seconds)
+
+
+def trainer_of(said: dict[str, Any], device: str, samples: int | None) -> lpc.Trainer:
+    """Return a trainer on all data, or on the first samples of each split."""
+    plan = lpc.build(said)
+    whole = lpc.Trainer(plan, device=device)
+    if samples is None:
+        return whole
+    first = torch.arange(samples)
+    train, test = whole.splits.train.subset(first, training=True), whole.splits.test.subset(first, training=False)
+    return lpc.Trainer(plan, device=device, data=replace(whole.splits, train=train, test=test))
+
+
+def error(metrics: Mapping[str, Any], name: str) -> float:
+    """Return an accuracy as an error in percent."""
+    return 100 * (1 - float(metrics[name]))
+
+
+def curve(logged: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return the mean error of each tenth of a run."""
+    size = math.ceil(len(logged) / 10)
+    return [mean(error(row, name) for row in logged[at : at + size]) for at in range(0, len(logged), size)]
 
 
 def row(net: str, name: str, options: argparse.Namespace) -> str:
@@ -137,8 +178,16 @@ def row(net: str, name: str, options: argparse.Namespace) -> str:
     said = spec(net, ALGORITHMS[name], options.epochs, options.seed, options.device)
     if not available(said):
         return f"| {name} | not in this version | {paper} | | |"
-    test, train, seconds = errors(said, options.device)
-    return f"| {name} | {test:.2f}/{train:.2f} | {paper} | {options.epochs} | {seconds:.0f} |"
+    if options.samples is not None:
+        said["run"]["log"] = "every(1)"
+    found = errors(said, options.device, options.samples)
+    told = f"| {name} | {found.test:.2f}/{found.train:.2f} | {paper} | {options.epochs} | {found.seconds:.0f} |"
+    return told if options.samples is None else f"{told} {' '.join(f'{e:.0f}' for e in found.curve)} |"
+
+
+def options_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return what tells a short run from others."""
+    return () if options.samples is None else (str(options.samples),)
 
 
 def done(path: Path | None) -> dict[tuple[str, ...], str]:
@@ -155,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--samples", type=int, help="take only so many images of each split")
     parser.add_argument("--rows", type=Path, help="where rows are kept, and taken from")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -163,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for net in options.net:
         print(f"\n| {net} | lpc | paper | epochs | s |\n|---|---:|---:|---:|---:|")
         for name in options.only:
-            key = (net, name, str(options.epochs), str(options.seed), options.device)
+            key = (net, name, str(options.epochs), str(options.seed), options.device, *options_of(options))
             if key not in held:
                 held[key] = row(net, name, options)
                 if options.rows is not None:

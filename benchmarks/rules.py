@@ -3,8 +3,9 @@
     LPC_DATA=... python benchmarks/rules.py [--net resnet vit] [--rule RULE ...] [--samples 5000] [--epochs 3]
 
 CIFAR-10, its first training samples, the whole test set. Accuracy is that of the network's output; seconds are
-the mean of a step over three periods of the offset; MiB the peak of a step with all that it holds, over one period,
-measured and as predicted from the plan. One thread.
+the mean of a step over three periods of the offset, also as a multiple of the first rule's; MiB the peak of a step with
+all that it holds, over one period, measured and as predicted from the plan. One thread. `--epochs 0` trains nothing:
+what a step costs, alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 import lpc
 
 MIB = 2**20
+COLUMNS = ("test accuracy", "s a step", "over the first", "MiB", "predicted MiB")
 PERIOD = 10
 # What an offset costs and how noisy it is: measured rarely on few samples, or often on the whole batch.
 RARE = f"bp_offset(period={PERIOD}, batch=0.25, memory=recompute)"
@@ -121,6 +123,11 @@ def seconds(trainer: lpc.Trainer) -> float:
     return mean(found)
 
 
+def accuracy_of(plan: lpc.Plan, data: Any) -> str:
+    """Train, and return the accuracy on the test set."""
+    return f"{lpc.Trainer(plan, device='cpu', data=data).fit()['test_accuracy']:.3f}"
+
+
 def main() -> int:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -134,20 +141,22 @@ def main() -> int:
     size = f"{options.samples} samples, {options.epochs} epochs, seed {options.seed}"
     print(f"torch {torch.__version__}, {platform.machine()}, one thread; {size}, batch 64")
     for name in options.net:
-        print(f"\n| {name} | test accuracy | s a step | MiB | predicted MiB |\n|---|---:|---:|---:|---:|")
+        print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---:|' * len(COLUMNS)}")
+        first = None
         for rule in options.rule:
             if rule == CONTRASTIVE and "contrastive" not in NETS[name]:
                 continue
-            given = (NETS[name], options.epochs, options.seed)
+            given = (NETS[name], max(options.epochs, 1), options.seed)
             said = contrastive(*given) if rule == CONTRASTIVE else spec(given[0], rule, *given[1:])
             plan = lpc.build(said)
             whole = lpc.Trainer(plan, device="cpu").splits
             data = replace(whole, train=whole.train.subset(torch.arange(options.samples), training=True))
-            found = lpc.Trainer(plan, device="cpu", data=data).fit()
+            accuracy = accuracy_of(plan, data) if options.epochs else "-"
             measured = lpc.Trainer(plan, device="cpu", data=data)
             (memory, predicted), step = peak(measured), seconds(measured)
-            accuracy = found["test_accuracy"]
-            print(f"| {rule} | {accuracy:.3f} | {step:.3f} | {memory:.1f} | {predicted:.1f} |", flush=True)
+            first = first or step
+            cost = f"{step:.3f} | {step / first:.2f} | {memory:.1f} | {predicted:.1f}"
+            print(f"| {rule} | {accuracy} | {cost} |", flush=True)
     return 0
 
 

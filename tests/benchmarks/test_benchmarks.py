@@ -90,7 +90,8 @@ def test_the_localmixer_learns_by_an_algorithm(
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setitem(localmixer.NETS, "S/1/1", {**localmixer.NETS["S/1/1"], "image": [1, 8, 8]})
     monkeypatch.setattr(localmixer, "MNIST", {"source": "digits", "batch": 20})
-    command = ["--net", "S/1/1", "--only", "LG-BP", "--epochs", "2", "--rows", str(tmp_path / "rows.jsonl")]
+    rows = ["--rows", str(tmp_path / "rows.jsonl")]
+    command = ["--net", "S/1/1", "--only", "LG-BP", "--epochs", "2", "--samples", "200", *rows]
     assert localmixer.main(command) == 0
     first = capsys.readouterr().out
     monkeypatch.setattr(localmixer, "row", None)  # a row that is kept is not run again
