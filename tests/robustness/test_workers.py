@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ decompose: {blocks: {b1: [fc1, norm1], b2: fc2, head: out}, links: {"*": stop, "
 learn:
   - {blocks: "*", head: linear, loss: cross_entropy, optimizer: "sgd(lr=0.2, momentum=0.9)", schedule: cosine}
   - {blocks: head, optimizer: adam(lr=3e-3)}
-run: {steps: 60, seed: 3, target: cpu, log: every(1), checkpoint: every(4), validate: every(15)}
+run: {steps: 120, seed: 3, target: cpu, log: every(1), checkpoint: every(4), validate: every(30)}
 """
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
@@ -84,7 +84,12 @@ def step_of(folder: Path) -> int:
 
 
 def until_step(process: subprocess.Popen[bytes], folder: Path, step: int) -> None:
-    while step_of(folder) < step:
+    until(process, lambda: step_of(folder) >= step)
+
+
+def until(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> None:
+    """Wait for what a process brings about."""
+    while not there():
         assert process.poll() is None
         time.sleep(0.002)
 
@@ -94,8 +99,12 @@ def started(folder: Path) -> Iterator[Any]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(out: str, *more: str) -> subprocess.Popen[bytes]:
-        with (folder / f"{out}.log").open("wb") as log:
-            processes.append(subprocess.Popen(command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log))
+        with (folder / f"{out}.log").open("ab") as log:
+            processes.append(
+                subprocess.Popen(
+                    command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+                )
+            )
         return processes[-1]
 
     yield start
@@ -104,43 +113,40 @@ def started(folder: Path) -> Iterator[Any]:
         process.wait()
 
 
-def test_processes_go_on_from_each_other(folder: Path) -> None:
-    """Three processes, stopped by a plan that is at an end; then two of them, and one, from a checkpoint half-way."""
-    printed = run(folder, "three", "--workers", "3")
-    assert "test accuracy" in printed
-    assert_same(folder, "three")
-    assert sorted(path.name for path in (folder / "three" / "logs").iterdir()) == ["rank-1.log", "rank-2.log"]
+def test_nothing_is_lost_whatever_ends_a_run(folder: Path, started: Any) -> None:
+    """One run, ended in every way: by Ctrl-C on three processes, by kills of each of two and of their launcher."""
+    out = folder / "many"
+    process = started("many", "--workers", "3")
+    until_step(process, out, 8)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the launcher and to the workers
+    assert process.wait(60) == 130
+    assert_told_once(folder / "many.log", "interrupted; to continue from the last checkpoint:", "--workers 3 --resume")
+    assert sorted(path.name for path in (out / "logs").iterdir()) == ["rank-1.log", "rank-2.log"]
 
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_worker_changes_nothing(folder: Path, started: Any, victim: int) -> None:
-    out = f"killed{victim}"
-    process = started(out, "--workers", "2")
-    until_step(process, folder / out, 12)
-    workers_of(process)[victim].kill()
-    assert process.wait(280) == 0
-    printed = (folder / f"{out}.log").read_text()
-    assert re.search(rf"rank {victim} was killed by SIGKILL\n(.*\n)*starting the workers again, restart 1", printed)
-    assert re.search(r"recovered in [\d.]+ s", printed)
-    assert_same(folder, out)
-
-
-def test_another_number_of_workers_goes_on(folder: Path, started: Any) -> None:
-    """All die with the launcher; two workers go on where three were, and one process where these were."""
-    process = started("moved", "--workers", "3")
-    until_step(process, folder / "moved", 8)
+    process = started("many", "--workers", "2", "--resume")
+    for victim, step in ((1, 24), (0, 48)):
+        until_step(process, out, step)
+        until(process, lambda: len(workers_of(process)) == 2)
+        workers_of(process)[victim].kill()
+        pattern = rf"rank {victim} was killed by SIGKILL\n(.*\n)*starting the workers again, restart {2 - victim}"
+        until(process, lambda p=pattern: re.search(p, (folder / "many.log").read_text()) is not None)
+    until_step(process, out, 72)
     orphans = workers_of(process)
     process.send_signal(signal.SIGKILL)
     psutil.wait_procs(orphans, timeout=20)
     assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
-    process = started("moved", "--workers", "2", "--resume")
-    until_step(process, folder / "moved", 24)
-    orphans = workers_of(process)
-    process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(orphans, timeout=20)
-    run(folder, "moved", "--resume")
-    assert_same(folder, "moved")
-    assert not (folder / "moved" / "last.blocks").exists()
+    printed = (folder / "many.log").read_text()
+    assert len(re.findall(r"recovered in [\d.]+ s", printed)) == 2
+
+    assert "test accuracy" in run(folder, "many", "--resume")
+    assert_same(folder, "many")
+    assert not (out / "last.blocks").exists()
+
+
+def assert_told_once(log: Path, *words: str) -> None:
+    printed = log.read_text()
+    assert "Traceback" not in printed
+    assert [printed.count(word) for word in words] == [1] * len(words), printed
 
 
 def test_a_mistake_is_told_once(folder: Path) -> None:
