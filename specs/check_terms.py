@@ -122,9 +122,7 @@ def _link_terms(link: Term, path: Path) -> Iterator[Placed]:
     yield "link", path, link
     if link.name != VARIABLE.name:
         return
-    names = [parameter.name for parameter in VARIABLE.parameters]
-    places: dict[str, tuple[str | int, Value]] = {name: (name, value) for name, value in link.kwargs.items()}
-    places |= {name: (i, value) for i, (name, value) in enumerate(zip(names, link.args, strict=False))}
+    places = _arguments(link, VARIABLE)
     for name, vocabulary in (("penalty", "penalty"), ("optimizer", "optimizer"), ("scale", "penalty weight")):
         key, value = places.get(name, (name, None))
         if isinstance(value, str | Term):
@@ -163,20 +161,30 @@ def _schedule_terms(schedule: Schedule, path: Path) -> Iterator[Placed]:
 def _loss_terms(loss: Term, path: Path) -> Iterator[Placed]:
     """Yield a loss, and the terms among its arguments: its head, which may be a bare word, and a law of its weight."""
     yield "loss", path, loss
-    head, weight = loss.kwargs.get("head"), loss.kwargs.get("weight")
+    places = _arguments(loss, VOCABULARIES["loss"].get(loss.name))
+    key, head = places.get("head", ("head", None))
     if isinstance(head, Term | str):
-        yield "head", (*path, "head"), head if isinstance(head, Term) else Term(head)
+        yield "head", (*path, key), head if isinstance(head, Term) else Term(head)
+    key, weight = places.get("weight", ("weight", None))
     if isinstance(weight, Term):
-        yield "loss weight", (*path, "weight"), weight
+        yield "loss weight", (*path, key), weight
 
 
 def _correction_terms(correction: Term, path: Path) -> Iterator[Placed]:
     """Yield a correction, and the laws that its factors follow."""
     yield "correction", path, correction
+    places = _arguments(correction, VOCABULARIES["correction"].get(correction.name))
     for name in ("alpha", "scale"):
-        law = correction.kwargs.get(name)
+        key, law = places.get(name, (name, None))
         if isinstance(law, Term):
-            yield "schedule law", (*path, name), law
+            yield "schedule law", (*path, key), law
+
+
+def _arguments(term: Term, signature: Signature | None) -> dict[str, tuple[str | int, Value]]:
+    """Return a term's arguments by name, those given by position too, each with its key in the term's path."""
+    places: dict[str, tuple[str | int, Value]] = {name: (name, value) for name, value in term.kwargs.items()}
+    names = [parameter.name for parameter in signature.parameters] if signature is not None else []
+    return places | {name: (i, value) for i, (name, value) in enumerate(zip(names, term.args, strict=False))}
 
 
 def check_term(vocabulary: str, path: Path, term: Term, spec: Spec, problems: Problems) -> None:

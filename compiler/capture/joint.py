@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule
+from lpc.compiler.capture.layout import lay_out
 from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomness
 from lpc.compiler.capture.simplify import share_equal, simplify
 from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
@@ -135,6 +136,7 @@ class Step:
             share_equal(traced.graph)
         random = lift_randomness(traced.graph, traced.symbols, self.problem.block, self.drawn)
         simplify(traced.graph)
+        lay_out(traced.graph, [slot.role for slot in self.results])
         return LocalGraph(
             self.problem.block,
             traced.graph,

@@ -426,3 +426,17 @@ def cosine(state: Arrays, gradient: Arrays, layer: str) -> float:
     """The cosine of a layer's weights and bias with their gradient."""
     pair = [torch.cat([t[f"{layer}.weight"].flatten(), t[f"{layer}.bias"].flatten()]) for t in (state, gradient)]
     return float(F.cosine_similarity(*pair, dim=0))
+
+
+def test_boundaries_between_layers_may_cross_a_transposition() -> None:
+    """What a kernel takes lies as it was captured, contiguously, whatever view its producer ends in."""
+    network = {"zoo": "localmixer", "args": {"image": [3, 4, 4], "side": 2, "blocks": 2, "channels": 8, "groups": 2}}
+    said = {
+        "network": network,
+        "fields": {"label": {"shape": [], "dtype": "int64"}},
+        "loss": "cross_entropy",
+        "decompose": {"blocks": "per_layer", "links": "feedback"},
+        "learn": [{"blocks": "*", "loss": "none", "optimizer": "sgd(lr=0.1)"}],
+        "run": {"target": "cpu"},
+    }
+    assert lpc.verify(lpc.build(said)).ok

@@ -93,6 +93,7 @@ TABLE = (
     Bad("out_of_range", "batch: 32", "batch: 0", "0114", 9, 31, "above 0"),
     Bad("too_many_views", "batch: 32", "batch: 32, views: 10", "0114", 9, 42, "at most 8"),
     Bad("rank_too_high", "epochs: 1", "epochs: 1, placement: {b1: 9999}", "0114", 16, 34, "below 4096"),
+    Bad("weight_by_position", "loss: cross_entropy, ", "loss: cross_entropy(relu()), ", "0120", 15, 53, "loss weight"),
     Bad("clip_negative", "head: linear", "clip: -1.0", "0114", 15, 25, "above 0"),
     Bad("device", "epochs: 1", "epochs: 1, device: gpu", "0114", 16, 26, "cuda"),
     Bad("dtype", "[1, 8, 8]}", "{shape: [1], dtype: flaot32}}", "0114", 3, 39, "`float32`?"),
