@@ -28,6 +28,8 @@ BASE: dict[str, Any] = {
 }  # fmt: skip
 
 
+HALVES: dict[str, Any] = {"blocks": {"b1": "c1", "b3": ["c2", "pooled", "out"]}}
+OVER_BLOCKS = ("infopro", "infonce")  # a law over blocks, and negatives of a step each
 ONE_TARGET: dict[str, Any] = BASE["decompose"] | {"links": {"b1->b2": "target(step=1)", "*": "stop"}}
 
 
@@ -56,14 +58,12 @@ def test_a_plan_has_the_gradients_of_autograd(case: str) -> None:
     """Exact influence as well: each loss reaches its own head, and no other's."""
     loss, head = CASES[case]
     fields = LABEL | ({"positive": {"shape": [], "dtype": "bool"}} if case == "goodness" else {})
-    report = lpc.verify(lpc.build(spec(loss, head, fields=fields)))
+    blocks = BASE["decompose"] if case in OVER_BLOCKS else HALVES
+    report = lpc.verify(lpc.build(spec(loss, head, fields=fields, decompose=blocks)))
     assert report.ok
     assert report.worst < 1e-9
     heads = {n: s for n, s in report.declared.items() if n.startswith("heads.")}
     assert {n: report.influence[n] for n in heads} == heads
-
-
-HALVES: dict[str, Any] = {"blocks": {"b1": "c1", "b3": ["c2", "pooled", "out"]}}
 
 
 def trainer(loss: Any, head: str | None = None, decompose: Any = HALVES, **more: Any) -> lpc.Trainer:
