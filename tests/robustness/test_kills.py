@@ -65,6 +65,7 @@ import lpc.building, lpc.trainer, lpc.views.building, lpc.views.partition, lpc.v
 from lpc.cli import main
 
 def command(arguments, log, folder, die_at, by, room):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it without
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1), os.dup2(handle, 2)
     count = 0
