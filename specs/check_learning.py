@@ -203,10 +203,11 @@ def split_batches(spec: Spec, problems: Problems) -> None:
                for j, loss in enumerate(rule.loss or ())]  # fmt: skip
     for loss, path in placed:
         signature = LOSSES.get(loss.name)
-        if pieces and loss.kwargs.get("reduction") == "sum":
+        given = signature.bind(loss) if signature is not None else loss.kwargs
+        if pieces and given.get("reduction") == "sum":
             message = f"`{loss.name}` is a sum over a batch, and those of its pieces are averaged: {said}"
             problems.add("0144", message, spec.origin(*path), path, help="take the mean, or remove the key")
-        if signature is None or signature.parameter("split") is None or loss.kwargs.get("split") == "allowed":
+        if signature is None or signature.parameter("split") is None or given["split"] == "allowed":
             continue
         problems.add("0144", f"`{loss.name}` couples the samples of a batch, and {said}", spec.origin(*path), path)
     data = spec.data

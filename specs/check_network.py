@@ -175,7 +175,8 @@ def batch_fields(spec: Spec, problems: Problems) -> None:
     losses = [*spec.loss, *(loss for rule in spec.learn for loss in rule.loss or ())]
     known = VOCABULARIES["loss"]
     reading = [loss for loss in losses if loss.name not in known or known[loss.name].parameter("target")]
-    own = all(loss.kwargs.get("target") in list(spec.network.inputs) for loss in reading)
+    bound = [known[loss.name].bind(loss) if loss.name in known else loss.kwargs for loss in reading]
+    own = all(given.get("target") in list(spec.network.inputs) for given in bound)
     if spec.data is None and not spec.fields and not own:
         problems.add("0142", "the spec has neither `data` nor `fields`", spec.origin(), ())
 

@@ -184,6 +184,7 @@ def test_all_broken_rules_are_told_at_once() -> None:
     [
         ("replicas", "\nloss: cross_entropy", "\nloss: cross_entropy(reduction=sum)", "sum over a batch"),
         ("microbatches", "batch: 32", "batch: 32, views: 2", "belong together by views"),
+        ("microbatches", "loss: cross_entropy, ", "loss: 'cross_entropy(1.0, label, sum)', ", "a sum over a batch"),
         ("microbatches", "head: linear, loss: cross_entropy", "loss: sim", "`microbatches` splits it into 2"),
     ],
 )
