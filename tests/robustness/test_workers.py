@@ -37,6 +37,11 @@ run: {steps: 120, seed: 3, target: cpu, log: every(1), checkpoint: every(4), val
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
+def interruptible() -> None:
+    """Take interrupts, which a shell has what runs behind it ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the plan, and in `one` what one process makes of it."""
@@ -102,7 +107,8 @@ def started(folder: Path) -> Iterator[Any]:
         with (folder / f"{out}.log").open("ab") as log:
             processes.append(
                 subprocess.Popen(
-                    command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+                    command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True,
+                    preexec_fn=interruptible,
                 )
             )
         return processes[-1]
