@@ -2,8 +2,9 @@
 
     LPC_DATA=... python benchmarks/rules.py [--net resnet vit] [--rule RULE ...] [--samples 5000] [--epochs 3]
 
-CIFAR-10, its first training samples, the whole test set. Accuracy is that of the network's output; seconds are
-the mean of a step over three periods of the offset, also as a multiple of the first rule's; MiB the peak of a step with
+CIFAR-10, its first training samples, the whole test set. Accuracy is that of the network's output, under NT-Xent that
+of a linear probe of the features before the projector, which learns beside them and changes nothing; seconds are the
+mean of a step over three periods of the offset, also as a multiple of the first rule's; MiB the peak of a step with
 all that it holds, over one period, measured and as predicted from the plan. One thread. `--epochs 0` trains nothing:
 what a step costs, alone.
 """
@@ -32,7 +33,8 @@ NETS: dict[str, dict[str, Any]] = {
     "resnet": {
         "network": {"zoo": "resnet18", "args": {"width": 16}, "inputs": {"image": [3, 32, 32]}},
         "blocks": {"b1": ["conv1", "bn1", "layer1"], "b2": ["layer2"], "b3": ["layer3"], "b4": ["layer4", "fc"]},
-        "contrastive": {"b1": ["conv1", "bn1", "layer1"], "b2": "layer2", "b3": "layer3", "b4": "layer4", "head": "fc"},
+        "contrastive": {"b1": ["conv1", "bn1", "layer1"], "b2": "layer2", "b3": "layer3", "b4": "layer4", "out": "fc"},
+        "outputs": ("args", "classes"),
         "head": "gap_linear",
         "optimizer": "sgd(lr=0.05, momentum=0.9, weight_decay=5e-4)",
     },
@@ -47,6 +49,12 @@ NETS: dict[str, dict[str, Any]] = {
             "output": "logits",
         },
         "blocks": "balanced(count=4, by=memory)",
+        "contrastive": {
+            "b1": ["vit.embeddings", "vit.layers.0", "vit.layers.1"], "b2": ["vit.layers.2", "vit.layers.3"],
+            "b3": ["vit.layers.4", "vit.layers.5"], "b4": ["vit.layers.6", "vit.layers.7"],
+            "out": ["vit.layernorm", "classifier"],
+        },
+        "outputs": ("config", "num_labels"),
         "head": "token",
         "optimizer": "adamw(lr=1e-3, weight_decay=0.05)",
     },
@@ -64,8 +72,15 @@ RULES: dict[str, tuple[str, bool, str]] = {
     "overlap + rare offset": ("gradient(reach=1)", True, RARE),
     "overlap + often offset": ("gradient(reach=1)", True, OFTEN),
 }
-# Two augmented views; blocks learn without labels, and a classifier from what the last of them gives, detached.
-CONTRASTIVE = "LoCo with NT-Xent, linear probe"
+# NT-Xent of two augmented views, of a projector at the network's end and of one at each block; it compares the samples
+# of a whole batch, and so do the offsets.
+NT_XENT = "nt_xent(temperature=0.2)"
+CONTRASTIVE: dict[str, tuple[str, bool, str]] = {
+    "NT-Xent, backprop (SimCLR)": ("gradient", False, "none"),
+    "NT-Xent, overlap (LoCo)": ("gradient(reach=1)", True, "none"),
+    "LoCo + rare offset": ("gradient(reach=1)", True, f"bp_offset(period={PERIOD}, batch=1.0, memory=recompute)"),
+    "LoCo + often offset": ("gradient(reach=1)", True, OFTEN),
+}
 VIEWS = [{"random_resized_crop": {"size": 32, "scale": [0.2, 1.0]}}, "flip", "color_jitter", "grayscale"]
 
 
@@ -92,16 +107,23 @@ def spec(net: dict[str, Any], rule: str, epochs: int, seed: int) -> dict[str, An
     }
 
 
-def contrastive(net: dict[str, Any], epochs: int, seed: int) -> dict[str, Any]:
-    """The same network under LoCo's own loss (Xiong et al. 2020), through kornia's transforms."""
-    plain = spec(net, "overlap (LoCo's routing)", epochs, seed)
-    probe = {"blocks": "head", "optimizer": net["optimizer"], "schedule": "cosine"}
-    learn = plain["learn"][0] | {"blocks": "b*", "head": "simclr_mlp(out=64)", "loss": "nt_xent(temperature=0.2)"}
-    normalize = plain["data"]["transforms"][-1]
+def contrastive(net: dict[str, Any], rule: str, epochs: int, seed: int) -> dict[str, Any]:
+    """The same network without labels, through kornia's transforms; its outputs are 64 numbers for NT-Xent."""
+    links, local, correct = CONTRASTIVE[rule]
+    plain = spec(net, "backprop", epochs, seed)
+    arguments, outputs = net["outputs"]
+    network = plain["network"] | {arguments: plain["network"].get(arguments, {}) | {outputs: 64}}
+    learn: dict[str, Any] = {"blocks": "*", "optimizer": net["optimizer"], "schedule": "cosine", "correct": correct}
+    learn |= {"head": "simclr_mlp(out=64)", "loss": NT_XENT} if local else {"loss": "none"}
+    probe = {"from": ["b4"], "head": net["head"], "classes": 10, "optimizer": net["optimizer"], "schedule": "cosine"}
     return plain | {
-        "data": plain["data"] | {"views": 2, "transforms": [*VIEWS, normalize]},
-        "decompose": {"blocks": net["contrastive"], "links": {"b4->head": "stop", "*": "gradient(reach=1)"}},
-        "learn": [learn, probe],
+        "network": network,
+        "data": plain["data"] | {"views": 2, "transforms": [*VIEWS, plain["data"]["transforms"][-1]]},
+        "loss": NT_XENT,
+        "decompose": {"blocks": net["contrastive"], "links": links},
+        "learn": [learn],
+        "readouts": {"probe": probe},
+        "run": plain["run"] | {"predict": "readout(probe)"},
     }
 
 
@@ -132,7 +154,7 @@ def main() -> int:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--net", nargs="*", default=list(NETS))
-    parser.add_argument("--rule", nargs="*", default=[*RULES, CONTRASTIVE], metavar="RULE")
+    parser.add_argument("--rule", nargs="*", default=[*RULES, *CONTRASTIVE], metavar="RULE")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -144,11 +166,8 @@ def main() -> int:
         print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---:|' * len(COLUMNS)}")
         first = None
         for rule in options.rule:
-            if rule == CONTRASTIVE and "contrastive" not in NETS[name]:
-                continue
-            given = (NETS[name], max(options.epochs, 1), options.seed)
-            said = contrastive(*given) if rule == CONTRASTIVE else spec(given[0], rule, *given[1:])
-            plan = lpc.build(said)
+            said = contrastive if rule in CONTRASTIVE else spec
+            plan = lpc.build(said(NETS[name], rule, max(options.epochs, 1), options.seed))
             whole = lpc.Trainer(plan, device="cpu").splits
             data = replace(whole, train=whole.train.subset(torch.arange(options.samples), training=True))
             accuracy = accuracy_of(plan, data) if options.epochs else "-"

@@ -53,7 +53,7 @@ class Probe:
 
 
 class Join(nn.Module):
-    """Flatten features [B, ...] and put them side by side, each divided by its root mean square where `rms`."""
+    """Put features [B, ...] side by side, flattened, each over its root mean square if `rms`; one keeps its shape."""
 
     def __init__(self, rms: bool) -> None:
         super().__init__()
@@ -61,7 +61,9 @@ class Join(nn.Module):
 
     def forward(self, *features: Tensor) -> Tensor:
         flat = [f.flatten(1) for f in features]
-        return torch.cat([f / (f.square().mean(1, keepdim=True).sqrt() + 1e-8) for f in flat] if self.rms else flat, 1)
+        if self.rms:
+            flat = [f / (f.square().mean(1, keepdim=True).sqrt() + 1e-8) for f in flat]
+        return torch.cat(flat, 1) if len(flat) > 1 else flat[0].reshape(features[0].shape)
 
 
 class Overlay(nn.Module):
@@ -221,8 +223,7 @@ class _Around:
         output = self.outputs(readout)
         try:
             index = len(self.problems) + list(self.spec.readouts).index(name)
-            width = sum(Setting(self.objectives.type(feature, "eval").shape[1:]).units() for feature in features)
-            setting = Setting((width,), self.fields[target].shape[1:], output, kind.width)
+            setting = Setting(self.joined(features), self.fields[target].shape[1:], output, kind.width)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of_modules(self.spec.run.seed, index))
                 head = HEADS[readout.head.name](setting, signatures.HEADS[readout.head.name].bind(readout.head))
@@ -233,6 +234,11 @@ class _Around:
         head = head.to(dtype_of(self.spec.run.dtype)) if head is not None else None
         key = "" if head is not None else None
         return LocalLoss("loss", function, dict.fromkeys(MODES, target), float(weight), options, kind, key), head
+
+    def joined(self, features: Sequence[str]) -> tuple[int | str, ...]:
+        """The shape of what `Join` makes of one sample's features."""
+        shapes = [self.objectives.type(feature, "eval").shape[1:] for feature in features]
+        return shapes[0] if len(shapes) == 1 else (sum(Setting(shape).units() for shape in shapes),)
 
     def outputs(self, readout: Readout) -> tuple[int | str, ...]:
         """The shape of the scores of one sample."""

@@ -137,10 +137,10 @@ class Rule(Model):
 class Readout(Model):
     """What learns from detached features of several blocks, and changes none of them.
 
-    `from` names blocks, whose outputs are flattened and joined, each first divided by its root mean square with
-    `normalize: rms`. `with` changes the network's input for a second forward pass, in evaluation mode; `auto`
-    normalises then, as Forward-Forward does, and not otherwise. Without `classes` the head has as many outputs as
-    `with` writes labels, else as the network has.
+    `from` names blocks, whose outputs are flattened and joined (that of one block keeps its shape), each first divided
+    by its root mean square with `normalize: rms`. `with` changes the network's input for a second forward pass, in
+    evaluation mode; `auto` normalises then, as Forward-Forward does, and not otherwise. Without `classes` the head has
+    as many outputs as `with` writes labels, else as the network has.
     """
 
     from_: Annotated[tuple[str, ...], Field(alias="from")]

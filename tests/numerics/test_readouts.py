@@ -147,6 +147,36 @@ def test_a_readout_by_hand(change: dict[str, Any], contrast: bool) -> None:
         close(shown, F.linear(torch.cat(joined, 1), weight).detach(), "prediction")
 
 
+@pytest.mark.parametrize("normalize", ["none", "rms"])
+def test_the_output_of_one_block_keeps_its_shape(normalize: str) -> None:
+    """A head that pools over positions sees channels, not one long row."""
+    layers = [{"conv": "conv(3, kernel=3)"}, {"act": "relu"}, {"pool": "global_avg_pool"}, {"out": "linear(2)"}]
+    probe = {"from": ["trunk"], "head": "gap_linear", "normalize": normalize, "optimizer": "sgd(lr=0.1)"}
+    said = {
+        "network": {"inputs": {"image": [1, 6, 6]}, "layers": layers},
+        "data": None,
+        "fields": {"label": {"shape": [], "dtype": "int64"}},
+        "loss": "cross_entropy",
+        "decompose": {"blocks": {"trunk": ["conv", "act"], "head": ["pool", "out"]}, "links": "gradient"},
+        "learn": [{"blocks": "*", "optimizer": "sgd(lr=0.1)"}],
+        "readouts": {"probe": probe},
+        "run": {"dtype": "float64", "target": "cpu"},
+    }
+    trainer = lpc.Trainer(lpc.build(said), device="cpu")
+    state, label = trainer.state_dict(), torch.tensor([0, 1, 1])
+    image = torch.randn(3, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    maps = F.relu(F.conv2d(image, state["conv.weight"], state["conv.bias"]))
+    if normalize == "rms":
+        maps = maps / (maps.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-8)
+    weight = next(value for name, value in state.items() if name.startswith("heads.probe") and value.ndim == 2)
+    bias = next(value for name, value in state.items() if name.startswith("heads.probe") and value.ndim == 1)
+    assert weight.shape == (2, 3)
+    weight = weight.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(F.cross_entropy(F.linear(maps.mean((2, 3)), weight, bias), label), weight)
+    found = trainer.gradients({"image": image, "label": label})
+    close(next(g for name, g in found.items() if name.startswith("heads.probe") and g.ndim == 2), wanted, "probe")
+
+
 @pytest.mark.parametrize(("skip", "reduction"), [(1, "sum"), (0, "mean")])
 def test_goodness_of_every_label_by_hand(skip: int, reduction: str) -> None:
     trainer = lpc.Trainer(
