@@ -36,6 +36,7 @@ _EXPECTED = {
 # Keys that are gone when the model is built: what they say has been merged into the others.
 _BEFORE = ("extends", "recipe", "recipes")
 _NUMBERS = frozenset({"int_type", "float_type"})
+LARGEST = 2**63 - 1
 _RANGES = frozenset(
     {"finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error"}
 )
@@ -50,6 +51,7 @@ def validate(root: Node, problems: Problems) -> Spec:
     if not isinstance(root.value, Mapping):
         problems.at("0113", f"a spec is a mapping, this is {kind(root)}", root, "begin with `network:`")
     else:
+        _whole(root, problems)
         try:
             spec = Spec.model_validate(lower(root))
         except ValidationError as error:
@@ -58,6 +60,15 @@ def validate(root: Node, problems: Problems) -> Spec:
     spec._spans = {path: node.span for path, node in walk(root) if node.span is not None}
     spec._keys = {path: node.key for path, node in walk(root) if node.key is not None}
     return spec
+
+
+def _whole(root: Node, problems: Problems) -> None:
+    """Note whole numbers that no tensor's size and no seed can be."""
+    for path, node in walk(root):
+        value = node.value
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            message = f"`{dotted(path)}` is {value:.2e}, and whole numbers go up to {LARGEST:.2e} (64 bits)"
+            problems.add("0114", message, node.span, path)
 
 
 def _note(errors: list[ErrorDetails], root: Node, problems: Problems) -> None:

@@ -92,6 +92,8 @@ TABLE = (
     Bad("choice", "epochs: 1", "epochs: 1, dtype: float23", "0114", 16, 25, "`float32`?"),
     Bad("out_of_range", "batch: 32", "batch: 0", "0114", 9, 31, "above 0"),
     Bad("too_many_views", "batch: 32", "batch: 32, views: 10", "0114", 9, 42, "at most 8"),
+    Bad("size_of_no_tensor", "[1, 8, 8]", f"[1, 8, {10**21}]", "0114", 3, 26, "64 bits"),
+    Bad("width_of_no_tensor", "linear(32)", f"linear({-(2**63)})", "0114", 6, 19, "64 bits"),
     Bad("rank_too_high", "epochs: 1", "epochs: 1, placement: {b1: 9999}", "0114", 16, 34, "below 4096"),
     Bad("weight_by_position", "loss: cross_entropy, ", "loss: cross_entropy(relu()), ", "0120", 15, 53, "loss weight"),
     Bad("clip_negative", "head: linear", "clip: -1.0", "0114", 15, 25, "above 0"),
