@@ -35,6 +35,9 @@ BINARY = (
     "[flatten, c1: linear(500, bias=false), batch_norm, dropout(0.2), tanh, sign,"
     " c2: linear(500, bias=false), batch_norm, dropout(0.2), tanh, out: linear(10)]"
 )
+# Lee et al.'s discrete net; each `sign` belongs to the layer that reads it. Their step is 0.28 for each of 200 samples.
+TALKING = "[flatten, c1: linear(500), t1: tanh, s1: sign, c2: linear(500), t2: tanh, out: linear(10)]"
+DTP = "recipe: dtp(blocks={b1: [c1, t1], b2: [s1, c2, t2], out: out}, step=55.94, inverse=back_map(sign=true))"
 ONE_HIDDEN = "[flatten, b1: linear(100), relu, b2: linear(10)]"
 _CODE = "penalty=squared(weight=0.01, reduction=mean), optimizer=sgd(lr=1.0), steps=1, anchor=false, buffers=every"
 LENET_CODES = (  # the experiments' own code multiplies what lower codes are solved for by 1 / mu once more
@@ -102,6 +105,8 @@ def mnist_rows() -> Iterator[Row]:
         yield Row("MNIST LeNet-5", method, text, batch=128, layers=LENET, marks=(*FIRST[:-1], 469))
     yield Row("MNIST binary 2x500", "AM-Adam", "recipe: altmin_binary", layers=BINARY)
     yield Row("MNIST binary 2x500", "straight-through", "recipe: straight_through", layers=BINARY)
+    yield Row("MNIST binary 2x500", "DTP, no batch norm", DTP, layers=TALKING)
+    yield Row("MNIST binary 2x500", "straight-through, no batch norm", "recipe: straight_through", layers=TALKING)
 
 
 def offline_rows() -> Iterator[Row]:

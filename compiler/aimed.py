@@ -27,7 +27,7 @@ def aimed(
     """
     found: dict[str, Tensor] = {}
     for problem in problems.values():
-        if problem.target is None or not problem.trainable:
+        if problem.target is None or problem.target.differs or not problem.trainable:
             continue
         start = values[problem.target.node]
         (arrived,) = torch.autograd.grad(objective, [start], retain_graph=True)

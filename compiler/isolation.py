@@ -41,9 +41,10 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
 
 def declared_by_targets(graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]) -> Influence:
     """Return for each parameter the losses of which its block's target may be made: those that come back to it."""
-    arriving = losses_by_age(graph, [b for b in graph.nodes if problems[b].losses])
+    leaving = {b: [loss.name for loss in problems[b].losses if not loss.kind.confined] for b in graph.nodes}
+    arriving = losses_by_age(graph, [b for b, names in leaving.items() if names])
     return {
-        name: frozenset(f"{b}.{loss.name}" for b in arriving[block][0] for loss in problems[b].losses)
+        name: frozenset(f"{b}.{loss}" for ahead in arriving[block].values() for b in ahead for loss in leaving[b])
         for block, problem in problems.items()
         if problem.target is not None
         for name in problem.trainable

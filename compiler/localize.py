@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import outside_readers
 from lpc.compiler.credit import Passage, crossed, horizon, passages
+from lpc.compiler.differences import differences
 from lpc.compiler.directions import Directions, is_feedback
 from lpc.compiler.estimator import Estimator
 from lpc.compiler.factored import FactoredLayer, borrowers, factored_layers
@@ -136,7 +137,8 @@ def localize(
     _ensure_chain(spec, graph)
     flow = Directions(spec, graph)
     flow.ensure_sound()
-    objectives, aims = Objectives(spec, traced, graph, fields), targets(spec, traced, graph)
+    objectives = Objectives(spec, traced, graph, fields)
+    aims = {**targets(spec, traced, graph), **differences(spec, traced, graph)}
     writer = _Localizer(spec, traced, graph, objectives, flow, aims, variables or Variables(), layers or {})
     return {block: writer.problem(block) for block in graph.nodes}
 

@@ -20,12 +20,13 @@ from lpc.compiler.local_loss import LocalLoss, LocalModules, judge
 from lpc.compiler.losses import LOSSES, METRICS, LossKind
 from lpc.compiler.rules import stated, stated_at, stated_path
 from lpc.compiler.setting import Ahead, Setting
-from lpc.compiler.targets import targeted
+from lpc.compiler.targets import carries, differs, targeted
 from lpc.compiler.variables import CONSISTENCY
 from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError, one_of
 from lpc.specs.model import Path, Spec
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.signatures.targets import INVERSE
 from lpc.specs.source import Span
 from lpc.specs.term import Term, Value
 
@@ -71,7 +72,8 @@ class Objectives:
         if self.graph.nodes[block].get("frozen") and not self.is_output(block):
             return (), ()
         value = stated(self.spec, block, "loss")
-        own = () if block in targeted(self.spec, self.graph) else value  # a target's problem is no loss of a prediction
+        link = targeted(self.spec, self.graph).get(block)
+        own = value if link is None or differs(link) else ()  # a target's problem is no loss of a prediction
         return (own if isinstance(own, tuple) else ()), stated_path(self.spec, block, "loss")
 
     def weight(self, block: str, written: Value) -> float:
@@ -138,20 +140,29 @@ class _Writer:
         self.around, self.block, self.feature = around, block, feature
         self.spec = around.spec
         written, self.path = around.terms(block)
-        self.ensure_predictions(written)
-        self.places = [i for i, term in enumerate(written) if not (fits and term.name == CONSISTENCY)]
+        left = self.left_to_targets(written) | ({CONSISTENCY} if fits else set())
+        self.places = [i for i, term in enumerate(written) if term.name not in left]
         self.terms, self.alone = tuple(written[i] for i in self.places), len(written) == 1
         self.modules: dict[str, nn.Module] = {}
 
-    def ensure_predictions(self, written: Sequence[Term]) -> None:
-        """Refuse losses that compare with a target which no link makes (0434)."""
-        named = [(i, term.name) for i, term in enumerate(written) if term.name in signatures.TARGET_LOSSES]
+    def left_to_targets(self, written: Sequence[Term]) -> set[str]:
+        """Return the words that are no losses here: those of the target of what the block hands on.
+
+        Raises LpcError (0434) for losses that compare with a target which no link makes.
+        """
+        words = {*signatures.TARGET_LOSSES, INVERSE}
+        link = None if self.around.is_output(self.block) else targeted(self.spec, self.around.graph).get(self.block)
+        if link is not None and differs(link):
+            return words - ({INVERSE} if carries(self.around.graph, self.block) else set())
+        named = [(i, term.name) for i, term in enumerate(written) if term.name in words]
         if named:
             place, name = named[0]
-            message = f"`{name}` compares with a target, and no link `target` leaves block `{self.block}`"
-            help = "write `links: target(...)`, or another loss for this block, such as `mse`"
+            rule = "(rule=difference)" if name == INVERSE else ""
+            message = f"`{name}` is for targets, and no link `target{rule}` leaves block `{self.block}`"
+            help = f"write `links: target{rule or '(...)'}`, or another loss for this block, such as `mse`"
             span = self.spec.origin(*self.path, place) or self.spec.origin(*self.path)
             raise LpcError(Diagnostic("0434", message, span=span, help=help))
+        return set()
 
     def objective(self) -> Objective:
         shared = self.shared_head()

@@ -4,7 +4,7 @@ Independent of capture, schedule and runtime: an eager forward pass, the sum of 
 `torch.autograd.grad`. A stop-gradient makes the sum of local losses equal to local learning. A value that is taught by
 the output's error adds its product with that error's projection to the sum. Blocks that perturb are constants here,
 and what they hand to others are leaves: what they learn from the leaves' gradients, `estimated` says. What blocks
-with a target learn, `aimed` says.
+with a target learn, `aimed` and `differenced` say.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from lpc.compiler.aimed import aimed
 from lpc.compiler.backward_weights import BackwardWeights
 from lpc.compiler.credit import horizon, passages
+from lpc.compiler.difference_reference import differenced, handed_on, noisy
 from lpc.compiler.eager import Boundary, Crossing, Walk, head_parameters, parameters_of, stopped, total
 from lpc.compiler.estimated import Arriving, Estimation
 from lpc.compiler.factored_reference import factors_of
@@ -65,11 +66,14 @@ def reference_step(
     constants = {b: parameters_of(graph, b) if problems[b].estimator.perturbs else borrowed[b] for b in graph.nodes}
     walk = Walk(traced, graph, problems, leaves, noise, constants, handed.readers(), around, measures)
     walk.watched = frozenset(layer.node for problem in problems.values() for layer in problem.factored)
+    walk.watched |= handed_on(problems)
     step = _Step(walk, batch, walk.forward(batch))
     sources = {n: leaves[n] for n in wanted if n in leaves}
     exact = step.gradients({**sources, **{_handed(v): leaf for v, leaf in handed.leaves.items()}})
     gradients = {n: g for n, g in exact.items() if n in sources}
-    gradients |= aimed(traced.train, traced.tied, problems, leaves, step.values, total(list(step.losses.values())))
+    objective = total(list(step.losses.values()))
+    gradients |= aimed(traced.train, traced.tied, problems, leaves, step.values, objective)
+    gradients |= differenced(walk, objective)
     perturbing = {b: p for b, p in problems.items() if p.estimator.perturbs}
     if perturbing:
         sent = {v: [exact[_handed(v)]] if _handed(v) in exact else [] for v in handed.leaves}
@@ -131,9 +135,11 @@ class _Step:
         self.losses: dict[str, Tensor] = {}
         for block, problem in self.problems.items():
             if problem.losses:
-                feature = values[problem.feature["train"]]
+                feature, seen = values[problem.feature["train"]], values
+                if problem.target is not None and problem.target.carrying is not None:  # its one loss is of the inverse
+                    feature, seen = noisy(walk, problem, batch, values)
                 self.features[block] = feature if feature.requires_grad else feature.detach().requires_grad_()
-                found = walk.losses(problem, self.features[block], values, batch)
+                found = walk.losses(problem, self.features[block], seen, batch)
                 self.losses |= {f"{block}.{name}": value for name, value in found.items()}
 
     def gradients(self, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:

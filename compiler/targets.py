@@ -22,7 +22,16 @@ from lpc.specs.model import Spec
 from lpc.specs.signatures.targets import TARGET_LOSSES
 from lpc.specs.term import Term
 
-SQUARED, MATCHING = "squared", "matching"
+SQUARED, MATCHING, DISTANCE = "squared", "matching", "distance"
+DIFFERENCE = "difference"  # the rule by which inverses carry targets
+
+
+@dataclass(frozen=True)
+class Carrying:
+    """How targets pass a block back to the one that hands it the value `read`: by the head of the loss `inverse`."""
+
+    read: str
+    inverse: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,9 @@ class Target:
     `matching` stays in f's range. `reduction` is that of the local loss; `solver` says how it is solved, and with a
     square in gradient steps `by_moments` of the layer's inputs where that costs less. The problem has the samples 0,
     `every`, 2 `every`, ... of a batch.
+
+    Under the rule `difference` (`differs`) the node is what the block hands on, h: its target is h - step d of the d
+    that comes back, its loss `distance`, and `carrying` says how targets go on from there, if they do.
     """
 
     node: str
@@ -49,6 +61,12 @@ class Target:
     formula: Formula = field(default_factory=Formula)
     by_moments: bool = False
     every: int = 1
+    carrying: Carrying | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Does what comes back, times the step, lead from the target to what the block hands on?"""
+        return self.loss == DISTANCE
 
     @property
     def f(self) -> Transfer:
@@ -76,6 +94,8 @@ def targeted(spec: Spec, graph: nx.DiGraph[str]) -> dict[str, Term]:
         names = {link.name for link in links}
         if "target" not in names or (output and (names != {"target"} or not _aims(spec, block))):
             continue
+        if output and any(map(differs, links)):  # it descends its loss, and gives the gradient
+            continue
         others = sorted(names - {"target", "stop"})
         if others:
             message = f"a link `target` leaves block `{block}`, and so does `{others[0]}`: it would learn by both"
@@ -84,16 +104,27 @@ def targeted(spec: Spec, graph: nx.DiGraph[str]) -> dict[str, Term]:
     return found
 
 
+def differs(link: Term) -> bool:
+    """Is a link `target` of the rule by which inverses carry targets?"""
+    return link.name == "target" and bool(signatures.LINKS["target"].bind(link)["rule"] == DIFFERENCE)
+
+
+def carries(graph: nx.DiGraph[str], block: str) -> bool:
+    """Do targets come back to a block by the rule `difference`, and go on over it?"""
+    inside, outside = graph.in_edges(block, data=True), graph.out_edges(block, data=True)
+    return all(any(differs(data["link"]) for *_, data in edges) for edges in (inside, outside))
+
+
 def _aims(spec: Spec, block: str) -> bool:
     return any(term.name in TARGET_LOSSES for term in stated(spec, block, "loss") or ())
 
 
 def targets(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str, Target]:
     """Return the local problems of all blocks that learn by a target. Raises LpcError (0434, 0435) for an unfit one."""
-    links = targeted(spec, graph)
+    links = {block: link for block, link in targeted(spec, graph).items() if not differs(link)}
     if not links:
         return {}
-    _ensure_alone(spec, graph)
+    ensure_alone(spec, graph)
     seen = view(traced.train)
     learners = [b for b in links if graph.nodes[b]["parameters"]]
     idle = [b for b in links if b not in learners and not graph.nodes[b].get("frozen")]
@@ -105,7 +136,8 @@ def targets(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str, Tar
     return {block: _target(spec, graph, seen, block, links[block], parameters, traced) for block in learners}
 
 
-def _ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
+def ensure_alone(spec: Spec, graph: nx.DiGraph[str]) -> None:
+    """Refuse links that limit the reach of gradients beside those that make targets (0434)."""
     limited = [d["link"] for *_, d in graph.edges(data=True) if d["link"].name == "gradient" and d["link"].kwargs]
     if limited:
         message = f"`{limited[0]}` limits the reach of gradients, and targets are made of all that comes back"
@@ -147,10 +179,10 @@ def _loss(spec: Spec, graph: nx.DiGraph[str], block: str) -> Term:
     if block == graph.graph["output_block"] and not spec.loss:
         message = f"block `{block}` owns the output and learns by a target, which a top-level `loss` must make"
         raise LpcError(Diagnostic("0406", message, span=span))
-    if len(said) == 1 and said[0].name in TARGET_LOSSES:
+    if len(said) == 1 and said[0].name in (SQUARED, MATCHING):
         return said[0]
     found = f"its loss is {one_of([str(term) for term in said])}" if said else "it has no loss"
-    message = f"block `{block}` learns by a target, and {found}; expected {one_of(list(TARGET_LOSSES))}"
+    message = f"block `{block}` learns by a target, and {found}; expected {one_of([SQUARED, MATCHING])}"
     raise LpcError(Diagnostic("0434", message, span=span))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lpc.specs.model import Path, Rule, Spec
 from lpc.specs.problems import Problems
 from lpc.specs.signatures import TARGET_LOSSES
+from lpc.specs.signatures.targets import INVERSE
 from lpc.specs.term import Term
 
 # Which links a solver is for; a gradient step solves any problem.
@@ -17,6 +18,8 @@ SOLVED_BY: dict[str, str] = {
     "least_squares": "variable",
 }
 
+
+_OF_TARGETS = frozenset({*TARGET_LOSSES, INVERSE})
 
 # Solvers that need no optimizer; `closed_form` reads its rate.
 AT_ONCE = frozenset({"exact", "cg"})
@@ -46,13 +49,13 @@ def _elsewhere(spec: Spec) -> list[tuple[Path, Term]]:
     """Return the losses of targets that are no block's own."""
     placed: list[tuple[Path, Term]] = [(("loss", i), loss) for i, loss in enumerate(spec.loss)]
     placed += [(("readouts", name, "loss"), readout.loss) for name, readout in spec.readouts.items()]
-    return [(path, loss) for path, loss in placed if loss.name in TARGET_LOSSES]
+    return [(path, loss) for path, loss in placed if loss.name in _OF_TARGETS]
 
 
 def _spoken(rule: Rule) -> list[tuple[str, str, str]]:
     """Return the keys of an entry that need a link, what they say, and the link."""
     found = [("reduction", str(rule.reduction), "target")] if rule.reduction is not None else []
-    found += [("loss", str(loss), "target") for loss in rule.loss or () if loss.name in TARGET_LOSSES]
+    found += [("loss", str(loss), "target") for loss in rule.loss or () if loss.name in _OF_TARGETS]
     if rule.solver is not None and rule.solver.name in SOLVED_BY:
         found.append(("solver", str(rule.solver), SOLVED_BY[rule.solver.name]))
     return found

@@ -240,10 +240,7 @@ class Step:
         return {slot: t.detach().requires_grad_() if slot in trainable else t for slot, t in tensors.items()}
 
     def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> Outcome:
-        inputs = [_defended(bound[value_slot(v)]) for v in self.block.inputs]
-        state = {n: bound[state_slot(self.aliases.get(n, n))] for n in self.network_state()}
-        outputs = run_with_state(self.interpreter(bound), state, inputs)
-        named = dict(zip(self.block.outputs, outputs, strict=True))
+        named = self.outputs(bound)
         feature = named[self.problem.feature[mode]] if self.problem.losses else None
         if feature is not None and self.problem.errors and mode == "train" and not feature.requires_grad:
             # Nothing before it learns here, and other blocks learn from the error all the same.
@@ -252,6 +249,13 @@ class Step:
         if feature is not None:
             outcome.take(self.judge(feature, bound, mode), self)
         return outcome
+
+    def outputs(self, bound: Mapping[Slot, Tensor]) -> dict[str, Tensor]:
+        """Run the block's graph and return its outputs by name."""
+        inputs = [_defended(bound[value_slot(v)]) for v in self.block.inputs]
+        state = {n: bound[state_slot(self.aliases.get(n, n))] for n in self.network_state()}
+        outputs = run_with_state(self.interpreter(bound), state, inputs)
+        return dict(zip(self.block.outputs, outputs, strict=True))
 
     def interpreter(self, bound: Mapping[Slot, Tensor]) -> LabelledRun:
         """Return what runs the block's graph."""

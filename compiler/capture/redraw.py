@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from lpc.compiler.capture.randomness import attention_dropout
+from lpc.compiler.capture.randomness import attention_dropout, kept_scale
 
 
 class Redraw(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -45,4 +45,17 @@ class Redraw(TorchDispatchMode):  # type: ignore[no-untyped-call]
         drawer, kept = self.drawn[index] if index < len(self.drawn) else (None, None)
         if drawer is not func:  # a fused operator and its rewriting: such a trace is made again without fusing
             return func(*args, **options)
-        return args[0].copy_(kept) if drawer._schema.is_mutable else kept
+        return args[0].copy_(kept) if drawer._schema.is_mutable else self.again(func, kept, args)
+
+    def again(self, func: Any, kept: Any, args: tuple[Any, ...]) -> Any:
+        """Return what an operator gives in a later run, of the same arguments."""
+        return kept
+
+
+class Redrop(Redraw):  # type: ignore[no-untyped-call]
+    """The same for runs on different inputs: dropout drops the same elements of another argument."""
+
+    def again(self, func: Any, kept: Any, args: tuple[Any, ...]) -> Any:
+        if func is not torch.ops.aten.native_dropout.default:
+            return kept
+        return args[0] * (kept[1].to(args[0].dtype) * kept_scale(args[1])), kept[1]

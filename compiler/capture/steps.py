@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.aligned import AlignedStep
+from lpc.compiler.capture.difference import DifferenceStep
 from lpc.compiler.capture.factors import FactorStep
 from lpc.compiler.capture.forward import ForwardStep
 from lpc.compiler.capture.joint import CaptureTarget, Inputs, LocalGraph, Step
@@ -32,7 +33,9 @@ def trace_training(
     `differentiable` are the outside values whose producers want a cotangent. `aliases` maps tied parameter
     names to the canonical one.
     """
-    kind = STEPS[problem.estimator.name] if problem.target is None else TargetStep
+    kind = STEPS[problem.estimator.name]
+    if problem.target is not None:
+        kind = DifferenceStep if problem.target.differs else TargetStep
     if problem.makes or problem.reads:
         kind = VariableStep
     if problem.factored:

@@ -33,4 +33,5 @@ HEADS: dict[str, HeadBuilder] = {
     "simclr_mlp": networks.simclr_mlp,
     "decoder": networks.decoder,
     "transposed_decoder": networks.transposed_decoder,
+    "back_map": scores.back_map,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -155,3 +155,30 @@ def conv3x3_map(setting: Setting, options: Options) -> nn.Module:
 
 def square_map(setting: Setting, options: Options) -> nn.Module:
     return conv3x3_map(setting, options) if len(setting.feature) == 3 else linear_map(setting, options)
+
+
+ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class BackMap(nn.Linear):
+    """A linear map of the flattened feature, or of its signs (-1 at 0), to a shape; and an activation."""
+
+    def __init__(self, features: int, shape: Sequence[int], activation: str | None, sign: bool) -> None:
+        super().__init__(features, math.prod(shape))
+        self.shape, self.activation, self.sign = tuple(shape), activation, sign
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        read = torch.where(rows > 0, 1.0, -1.0).to(rows.dtype) if self.sign else rows
+        return ACTIVATIONS[self.activation](super().forward(read)).reshape(-1, *self.shape)
+
+
+def back_map(setting: Setting, options: Options) -> nn.Module:
+    """An inverse of one layer (Lee et al. 2015): V h + c, or with `sign` V sign(h) + c, then `tanh`."""
+    shape = [static(size) for size in setting.target]
+    return BackMap(setting.units(), shape, options["activation"], bool(options["sign"]))

@@ -7,7 +7,7 @@ from lpc.compiler.losses.consistency import consistency
 from lpc.compiler.losses.contrastive import infonce, nt_xent, supcon
 from lpc.compiler.losses.goodness import SIDES, cwc, ff_bce, ff_softplus, peer
 from lpc.compiler.losses.kind import LossFunction, LossKind, Sight
-from lpc.compiler.losses.regression import binary_cross_entropy, elements, mse, recon, recon_input
+from lpc.compiler.losses.regression import binary_cross_entropy, elements, inverse, mse, recon, recon_input
 from lpc.compiler.losses.similarity import sim, sim_x
 
 LOSSES: dict[str, LossKind] = {
@@ -82,6 +82,14 @@ LOSSES: dict[str, LossKind] = {
         "Nøkland and Eidnes 2019, arXiv 1901.06656",
         reads="input",
         heads=False,
+    ),
+    "inverse": LossKind(
+        inverse,
+        "(g(f(x + e)) - (x + e))^2, summed over elements, mean over B; f: the block, g: the head, e: noise in training",
+        "Lee et al. 2015, arXiv 1412.7525",
+        reads="input",
+        heads=False,
+        confined=True,
     ),
     "infonce": LossKind(
         infonce,

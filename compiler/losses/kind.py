@@ -44,6 +44,7 @@ class LossKind:
     auxiliary `variable` that stands for the block's output, whose link then makes the loss.
     `width` is the number of scores it wants of a head; None: a loss of no scores.
     `heads` tells whether the block's head serves it, where it has none of its own.
+    `confined`: only what it trains itself learns from it, and nothing of the network.
     `separable`: the mean over a batch is the mean over its parts; if not, a batch must not be split.
     """
 
@@ -54,6 +55,7 @@ class LossKind:
     width: Width | None = None
     heads: bool = True
     separable: bool = True
+    confined: bool = False
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
 

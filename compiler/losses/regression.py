@@ -60,6 +60,20 @@ def recon_input(options: Options, setting: Setting) -> LossFunction:
     return loss
 
 
+def inverse(options: Options, setting: Setting) -> LossFunction:
+    """Return the squared distance of what is taken back to what was there, summed over units, its mean over samples.
+
+    In training the step gives it the block's output of a noisy input as the feature, and that input as the target.
+    """
+
+    def loss(sight: Sight) -> Tensor:
+        there = sight.truth.detach()
+        back = sight.prediction.reshape(there.shape).to(there.dtype)
+        return reduced((back - there).square(), "batchmean")
+
+    return loss
+
+
 def _original(image: Tensor, mean: float | list[float], std: float | list[float]) -> Tensor:
     """Undo a normalisation, for all channels at once or one by one (a plan holds no constant tensors)."""
     if not isinstance(mean, list) and not isinstance(std, list):

@@ -26,7 +26,7 @@ from lpc.specs.plan.instructions import (
     Store,
     Update,
 )
-from lpc.specs.plan.kernel import Bundle, Kernel
+from lpc.specs.plan.kernel import Bundle, Kernel, Port
 from lpc.specs.plan.plan import Plan, factored_parameter
 from lpc.specs.plan.wellformed import references
 
@@ -101,6 +101,11 @@ def _flow(kernel: Kernel, start: list[list[Names]]) -> list[list[Names]]:
     return [[reached.get(port.value, NOTHING) for port in bundle.ports] for bundle in kernel.results]
 
 
+def _aims(kernel: Kernel, port: Port) -> bool:
+    """Is a gradient that of a parameter which a target teaches? A head has losses of its own."""
+    return not port.source.startswith(f"heads.{kernel.block}.")
+
+
 class _Walk:
     """Runs a section on sets of losses in place of tensors."""
 
@@ -151,13 +156,14 @@ class _Walk:
         flow = list(zip(call.values, kernel.results, _flow(kernel, start), strict=False))
         own = self.aim(kernel, [(bundle, reached) for _, bundle, reached in flow])
         for value, bundle, reached in flow:
-            names = [own] * len(reached) if own and bundle.role == "gradients" else reached
-            self.values[value] = [(p.source, n) for p, n in zip(bundle.ports, names, strict=True)]
+            aims = bool(own) and bundle.role == "gradients"
+            pairs = zip(bundle.ports, reached, strict=True)
+            self.values[value] = [(p.source, own if aims and _aims(kernel, p) else n) for p, n in pairs]
 
     def aim(self, kernel: Kernel, results: Iterable[tuple[Bundle, list[Names]]]) -> Names:
         """Return the local loss of a block whose kernel makes a target, and note of which losses that is made.
 
-        The gradient that such a kernel returns is the first one of the local problem.
+        The gradient that such a kernel returns is the first one of the local problem, but for the block's heads.
         """
         results = list(results)
         made = [bundle for bundle, _ in results if bundle.role == "target"]
@@ -165,7 +171,8 @@ class _Walk:
             return NOTHING
         for bundle, reached in results:
             if bundle.role == "gradients":
-                for port, names in zip(bundle.ports, reached, strict=True):
+                pairs = zip(bundle.ports, reached, strict=True)
+                for port, names in ((p, n) for p, n in pairs if _aims(kernel, p)):
                     self.aimed.setdefault(port.source, set()).update(names)
         return frozenset({f"{kernel.block}.{made[0].ports[0].source}"})
 

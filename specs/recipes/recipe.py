@@ -59,6 +59,7 @@ SHIPPED = (
     "admm",
     "bcd",
     "straight_through",
+    "dtp",
 )
 
 _KEYS = ("recipe", "about", "parameters", "template")

@@ -128,6 +128,14 @@ _MAPS = (
         (Parameter("kernel", "size", 3, "side of the kernels, odd"),),
         "transposed convolutions that double the map up to the target's size, with batch norm and ReLU between",
     ),
+    Signature(
+        "back_map",
+        (
+            Parameter("activation", "none | 'tanh' | 'relu' | 'sigmoid'", "tanh", "what follows the linear map"),
+            Parameter("sign", "bool", False, "whether the map reads signs alone"),
+        ),
+        "one linear map to the target's shape, and an activation",
+    ),
 )
 
 HEADS = vocabulary(_SCORES + _MAPS)

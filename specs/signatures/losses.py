@@ -6,6 +6,7 @@ A loss with an argument `split` couples the samples of a batch: on parts of a ba
 from __future__ import annotations
 
 from lpc.specs.signatures.signature import Parameter, Signature, vocabulary
+from lpc.specs.signatures.targets import INVERSE
 
 WEIGHTS = vocabulary(
     (
@@ -128,6 +129,15 @@ _RECONSTRUCTION = (
         "recon_input",
         (_WEIGHT, _head("transposed_decoder")),
         "what the block's output tells of the block's own input",
+    ),
+    Signature(
+        INVERSE,
+        (
+            _WEIGHT,
+            _head("back_map"),
+            Parameter("noise", "rate", 0.5, "deviation of the noise that is added to the block's input first"),
+        ),
+        "how well a head takes what the block computes back to the block's input; the head alone learns from it",
     ),
 )
 

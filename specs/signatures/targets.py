@@ -8,9 +8,14 @@ TARGET = Signature(
     "target",
     (
         Parameter("step", "positive", 10.0, "the target is this many gradients away from what the block computes"),
-        Parameter("rule", "'gradient' | 'natural'", "gradient", "natural: the gradient times S^-1, S = B G'G"),
+        Parameter(
+            "rule",
+            "'gradient' | 'natural' | 'difference'",
+            "gradient",
+            "natural: the gradient times S^-1, S = B G'G; difference: learned inverses carry targets over blocks",
+        ),
         Parameter("damping", "rate", 0.1, "of the natural rule: S + damping I"),
-        Parameter("range", "'none' | 'clip'", "none", "clip: a target of matching lies in the transfer's range"),
+        Parameter("range", "none | 'clip'", None, "clip: a target of matching lies in the transfer's range"),
         Parameter("every", "size", 1, "the block's problem has every n-th sample of the batch"),
     ),
     "each block solves a problem of its own towards a target, one gradient step away (LocoProp, Amid et al. 2022)",
@@ -35,6 +40,8 @@ TRANSFERS: dict[str, str] = {
 
 _CHOICES = " | ".join(f"'{name}'" for name in ("auto", *TRANSFERS))
 
+INVERSE = "inverse"  # the loss by which a block learns to carry targets back over itself
+
 # Losses of a block that a link `target` leaves; they compare with that target and take no head.
 TARGET_LOSSES = vocabulary(
     (
@@ -44,5 +51,6 @@ TARGET_LOSSES = vocabulary(
             (Parameter("transfer", _CHOICES, "auto", "what follows the layer; auto: read off the network"),),
             "the Bregman divergence whose gradient is transfer(a) - target (LocoProp-M)",
         ),
+        Signature("distance", (), "the squared distance of what a block hands on to its target, of `rule=difference`"),
     )
 )

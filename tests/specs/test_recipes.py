@@ -18,6 +18,16 @@ run: {epochs: 1}
 """
 
 WRITTEN_OUT = {
+    "dtp": """\
+loss: cross_entropy
+decompose: {blocks: per_layer, links: "target(rule=difference, step=27.97)"}
+learn:
+  - blocks: "*"
+    loss: [distance, inverse(noise=0.5, head=back_map)]
+    reduction: batchmean
+    optimizer: rmsprop(lr=6.6e-4, alpha=0.95, momentum=0.9, eps=1e-3, centered=true)
+  - {params: "heads.*", lr_factor: 0.656}
+""",
     "altmin_mem": """\
 loss: cross_entropy
 decompose:
