@@ -17,12 +17,13 @@ from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpc.compiler.blocks import expression_of
+from lpc.compiler.capture.functional import Functional
 from lpc.compiler.capture.lengths import Lengths, symbols_of
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
@@ -159,7 +160,7 @@ def _fake(
 
 def _functional(function: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
     def run(*tensors: Tensor) -> list[Tensor]:
-        with FunctionalTensorMode():
+        with Functional():
             results = function(*[FunctionalTensor.to_functional(t) for t in tensors])
             return [_unwrap(r) for r in results]
 
