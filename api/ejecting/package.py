@@ -21,9 +21,10 @@ from lpc.trainer import Trainer
 PARTS = "lpc.ejecting.parts"
 OWN = {
     "cache": "lpc.runtime.cache",
+    "holdout": "lpc.runtime.data.holdout",
     "keys": "lpc.runtime.data.keys",
     "rmsprop": "lpc.runtime.rmsprop",
-}  # of the runtime, which import nothing of lpc
+}  # of the runtime, which import nothing of lpc but each other
 FOR_TRAINING = ("clock", "weights")  # what `train.py` needs besides
 _IMPORT = re.compile(r"^from (lpc(?:\.\w+)*)\.(\w+) import ", re.MULTILINE)
 

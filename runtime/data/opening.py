@@ -11,9 +11,10 @@ from torch import Tensor
 from lpc.runtime.data.column import Array, Column, Table
 from lpc.runtime.data.contrast import POSITIVE, contrast
 from lpc.runtime.data.field import Field, make_field, make_fields, renamed, transformed_fields
+from lpc.runtime.data.holdout import cut
 from lpc.runtime.data.problem import Origin, located, problem
 from lpc.runtime.data.split import Split
-from lpc.runtime.data.splits import HELD_OUT, cut, label_column, layout
+from lpc.runtime.data.splits import HELD_OUT, label_column, layout
 from lpc.specs.environment import filled
 from lpc.specs.model import Data
 from lpc.specs.plan.kernel import TensorType

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lpc.runtime.data.column import Array, Column, Table, Tables
+from lpc.runtime.data.column import Column, Table, Tables
 from lpc.runtime.data.files import split_name
-from lpc.runtime.data.keys import SPLIT_SEED, permutation
 from lpc.runtime.data.problem import problem
 from lpc.runtime.data.sources import open_source
 from lpc.specs.diagnostics import did_you_mean
 from lpc.specs.model import Data
-
-Rows = NDArray[np.int64]
 
 HELD_OUT = ("test", "validation")
 
@@ -57,20 +51,6 @@ def layout(data: Data) -> Layout:
     return Layout(tables, fractions)
 
 
-def cut(count: int, labels: Array | None, fractions: Mapping[str, float]) -> dict[str, Rows]:
-    """Return disjoint rows for each fraction and the rest as `train`, each in ascending order.
-
-    With labels every part holds its share of each label, to within one sample. The cut depends on the
-    samples alone, never on a run's seed.
-    """
-    rest = np.arange(count)
-    parts: dict[str, Rows] = {}
-    for site, (name, fraction) in enumerate(fractions.items()):
-        taken = _systematic(rest, labels, round(count * fraction), site)
-        parts[name], rest = rest[taken], rest[~taken]
-    return parts | {"train": rest}
-
-
 def label_column(table: Table) -> str | None:
     """Return the column by which to stratify: the one of single integers, `label` where there are several."""
     found = [name for name, column in table.items()
@@ -78,17 +58,6 @@ def label_column(table: Table) -> str | None:
     if len(found) == 1:
         return found[0]
     return "label" if "label" in found else None
-
-
-def _systematic(rows: Rows, labels: Array | None, count: int, site: int) -> NDArray[np.bool_]:
-    """Mark `count` rows: shuffle, sort by label, then take at even distances."""
-    order = permutation(len(rows), SPLIT_SEED, site)
-    if labels is not None:
-        order = order[np.argsort(labels[rows][order], kind="stable")]
-    steps = np.arange(len(rows) + 1) * count // max(1, len(rows))
-    marks = np.zeros(len(rows), np.bool_)
-    marks[order] = np.diff(steps) > 0
-    return marks
 
 
 def _fraction(value: float, place: str) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpc.runtime.data import Split, open_data
-from lpc.runtime.data.splits import cut
+from lpc.runtime.data.holdout import cut
 from lpc.specs.model import Data
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.term import Term

@@ -1,7 +1,11 @@
-"""Which samples are held out? A share of each label, the same whatever the seed."""
+"""Which samples are held out? A share of each label, the same whatever the seed.
+
+Ejected code holds a copy of this file: it imports nothing of lpc but `keys`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +16,12 @@ from lpc.runtime.data.keys import SPLIT_SEED, permutation
 Rows = NDArray[np.int64]
 
 
-def cut(count: int, labels: NDArray[Any] | None, fractions: dict[str, float]) -> dict[str, Rows]:
-    """Return disjoint rows for each fraction, and the rest as `train`, in ascending order."""
+def cut(count: int, labels: NDArray[Any] | None, fractions: Mapping[str, float]) -> dict[str, Rows]:
+    """Return disjoint rows for each fraction and the rest as `train`, each in ascending order.
+
+    With labels every part holds its share of each label, to within one sample. The cut depends on the
+    samples alone, never on a run's seed.
+    """
     rest = np.arange(count)
     parts: dict[str, Rows] = {}
     for site, (name, fraction) in enumerate(fractions.items()):
