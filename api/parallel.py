@@ -56,7 +56,7 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     rank_plans(plan.data, plan.spec, asked)
     how.folder.mkdir(parents=True, exist_ok=True)
     plan.save(how.folder / PLAN)
-    command = [sys.executable, "-m", "lpc", "run", str(how.folder / PLAN), *how.options()]
+    command = ["-m", "lpc", "run", str(how.folder / PLAN), *how.options()]
     again = () if how.resume else ("--resume",)
     supervisor = Supervisor(command, asked, how.folder / LOGS, restarts, again)
     ended = supervisor.run()

@@ -33,14 +33,14 @@ def chart(curves: Mapping[str, Points], title: str, across: str, up: str, limits
         share = math.log(y / low) / math.log(high / low)
         return LEFT + x / most * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
-    body = [f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>', _text(LEFT, 24, title, "title")]
+    body = [f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>', text(LEFT, 24, title, "title")]
     for y in _steps(low, high):
         height = place(0, y)[1]
         body.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
-        body.append(_text(LEFT - 8, height + 4, f"{y:g}", anchor="end"))
-    body += [_text(place(x, low)[0], HEIGHT - BOTTOM + 18, f"{x:g}", anchor="middle") for x in _marks(most)]
-    body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, across, anchor="middle"))
-    body.append(_text(LEFT, TOP - 4, up))
+        body.append(text(LEFT - 8, height + 4, f"{y:g}", anchor="end"))
+    body += [text(place(x, low)[0], HEIGHT - BOTTOM + 18, f"{x:g}", anchor="middle") for x in _marks(most)]
+    body.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, across, anchor="middle"))
+    body.append(text(LEFT, TOP - 4, up))
     ends = []
     for colour, (name, points) in zip(_colours(len(shown)), shown.items(), strict=True):
         if points:
@@ -62,7 +62,7 @@ def _names(ends: Sequence[tuple[tuple[float, float], str, str]]) -> list[str]:
         ends_at = f'x2="{WIDTH - RIGHT + 8}" y2="{last:.1f}"'
         body.append(f'<line x1="{x:.1f}" y1="{y:.1f}" {ends_at} stroke="{colour}" opacity="0.4"/>')
         body.append(f'<circle cx="{WIDTH - RIGHT + 12}" cy="{last:.1f}" r="4" fill="{colour}"/>')
-        body.append(_text(WIDTH - RIGHT + 20, last + 4, name))
+        body.append(text(WIDTH - RIGHT + 20, last + 4, name))
     return body
 
 
@@ -83,6 +83,6 @@ def _colours(count: int) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
     named = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(words)}</text>'

@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -134,7 +133,7 @@ def compare(workers: Sequence[int], width: int, batch: int, steps: int) -> None:
             lpc.build(text).save(Path(name) / "x.plan")
             for count in workers:
                 options = [f"--{key}={value}" for key, value in (("width", width), ("batch", batch), ("steps", steps))]
-                command = [sys.executable, str(Path(__file__).resolve()), *options, "--plan", f"{name}/x.plan"]
+                command = [str(Path(__file__).resolve()), *options, "--plan", f"{name}/x.plan"]
                 ended = Supervisor([*command, "--folder", name], count, Path(name) / "logs", restarts=0).run()
                 if ended.code:
                     raise SystemExit(ended.code)

@@ -1,11 +1,13 @@
-"""Is anything lost when workers are killed at random? A run under kills against the same run undisturbed.
+"""Is anything lost when workers are killed at random? Short runs under kills against the same run undisturbed.
 
-    python benchmarks/worker_kills.py [--kills 200] [--workers 2] [--seed 0]
+    python benchmarks/worker_kills.py [--kills 200] [--seed 0] [--rows benchmarks/worker_kills.jsonl]
 
-Once a run steps, some moment later one worker gets SIGKILL, or all workers, or the launcher, after which the command
-is started again with `--resume`. When all kills are done the run goes on to its end. Its weights, its optimizers'
-state and the rows of its journal must be those of one process that nobody disturbed. Seconds to recover are those
-that `lpc run` prints: from when the launcher saw the failure to the first step after it.
+A run of 2 or 3 workers is killed up to ten times: some moment after it has stepped, SIGKILL goes to one worker, to
+all of them, to the process they are forks of, to the launcher, or to everything at once; after the last two the
+command is started again with `--resume`. Then the run goes on to its end. Its weights, its optimizers' state and the
+rows of its journal must be those of one process that nobody disturbed. Each run is a row in a file, to which a later
+call adds until there were enough kills. Seconds to recover: what `lpc run` prints, from when the launcher saw the
+failure to the first step after it; of a killed launcher, from the kill to the first checkpoint of its successor.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,13 +45,20 @@ decompose: {blocks: {b1: [fc1, norm1], b2: fc2, head: out}, links: {"*": stop, "
 learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: "sgd(lr=0.2, momentum=0.9)", schedule: cosine}]
 run: {steps: STEPS, target: cpu, log: every(10), checkpoint: every(10)}
 """
-STEPS_A_KILL = 40
-VICTIMS = {"worker": 8, "all": 1, "launcher": 1}  # how often each, of ten
+A_RUN = 10  # kills
+STEPS_A_KILL = 100
+VICTIMS = {"worker": 15, "workers": 2, "server": 1, "launcher": 1, "everything": 1}  # how often each, of twenty
+LIMIT = 300.0  # seconds in which a run has to go on, or it hangs
+PAUSE = 0.4  # seconds at most from a step to a kill
+
+
+class HangError(Exception):
+    """A run that does not go on."""
 
 
 @dataclass
 class Campaign:
-    """A run that is killed again and again."""
+    """One run that is killed again and again."""
 
     plan: Path
     folder: Path
@@ -56,18 +66,26 @@ class Campaign:
     kills: int
     draw: random.Random
     done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VICTIMS, 0))
+    relaunched: list[float] = field(default_factory=list)
     starts: int = 0
 
     def run(self) -> None:
         """Kill until it was often enough, and let the run end."""
-        process = self.start()
-        while (code := process.poll()) is None or code:
-            if code is not None:
-                process = self.start()
-            if sum(self.done.values()) < self.kills and self.steps(process):
-                time.sleep(self.draw.uniform(0.0, 0.5))
-                self.kill(process)
-            time.sleep(0.05)
+        process, killed = self.start(), 0.0
+        try:
+            while (code := process.poll()) is None or code:
+                if code is not None:
+                    process = self.start()
+                if not self.steps(process):
+                    continue
+                if killed:
+                    self.relaunched.append(round(time.monotonic() - killed, 3))
+                    killed = 0.0
+                if sum(self.done.values()) < self.kills:
+                    time.sleep(self.draw.uniform(0.0, PAUSE))
+                    killed = self.kill(process)
+        finally:
+            process.kill()
 
     def start(self) -> subprocess.Popen[bytes]:
         options = ["--workers", str(self.workers), "--restarts", "100000", *(["--resume"] if self.starts else [])]
@@ -81,27 +99,42 @@ class Campaign:
         return self.folder.with_suffix(".log")
 
     def steps(self, process: subprocess.Popen[bytes]) -> bool:
-        """Wait until a checkpoint is written after now: the run steps."""
-        manifest = pieces.manifest_of(self.folder / LAST)
+        """Wait until a checkpoint is written after now: the run steps. False where its launcher ends."""
+        manifest, end = pieces.manifest_of(self.folder / LAST), time.monotonic() + LIMIT
         before = manifest.stat().st_mtime_ns if manifest.exists() else 0
         while process.poll() is None:
             if manifest.exists() and manifest.stat().st_mtime_ns != before:
                 return True
+            if time.monotonic() > end:
+                raise HangError(self.log.read_text()[-2000:])
             time.sleep(0.01)
         return False
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: subprocess.Popen[bytes]) -> float:
+        """Kill whoever is drawn; return when, where the launcher is among them, else 0."""
         victim = self.draw.choices(list(VICTIMS), list(VICTIMS.values()))[0]
-        children = psutil.Process(process.pid).children() if process.poll() is None else []
-        if len(children) < self.workers:
-            return  # just being started again, or at an end
-        chosen = {"worker": [self.draw.choice(children)], "all": children, "launcher": [psutil.Process(process.pid)]}
-        for one in chosen[victim]:
-            one.kill()
-        self.done[victim] += 1
-        if victim == "launcher":
-            process.wait()
-            psutil.wait_procs(children, timeout=30)
+        if process.poll() is not None:
+            return 0.0
+        launcher = psutil.Process(process.pid)
+        below = launcher.children(recursive=True)
+        with suppress(psutil.NoSuchProcess):
+            workers = [one for one in below if one.ppid() != process.pid]
+            if len(workers) < self.workers:
+                return 0.0  # just being started again, or at an end
+            servers = {one.ppid() for one in workers}
+            chosen = {
+                "worker": [self.draw.choice(workers)], "workers": workers, "launcher": [launcher],
+                "server": [one for one in below if one.pid in servers], "everything": [launcher, *below],
+            }  # fmt: skip
+            for one in chosen[victim]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            self.done[victim] += 1
+            if launcher in chosen[victim]:
+                process.wait()
+                psutil.wait_procs(below, timeout=30)
+                return time.monotonic()
+        return 0.0
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Any]]:
@@ -112,26 +145,53 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list
     return tensors, dict(last.numbers), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+def killed(plan: Path, folder: Path, wanted: Any, seed: int) -> dict[str, Any]:
+    """Return the row of one run."""
+    draw = random.Random(seed)
+    campaign = Campaign(plan, folder, draw.choice((2, 3)), A_RUN, draw)
+    campaign.run()
+    (tensors, *rest), (others, *other_rest) = outcome(folder), wanted
+    same = tensors.keys() == others.keys() and all(torch.equal(tensors[key], others[key]) for key in others)
+    found = [float(seconds) for seconds in re.findall(r"recovered in ([\d.]+) s", campaign.log.read_text())]
+    return {
+        "seed": seed, "workers": campaign.workers, "kills": campaign.done, "same": same, "rows": rest == other_rest,
+        "recovered": found, "relaunched": campaign.relaunched, "load": round(os.getloadavg()[0], 1),
+    }  # fmt: skip
+
+
+def told(rows: list[dict[str, Any]]) -> str:
+    """Return what all rows come to."""
+    kills = {victim: sum(row["kills"][victim] for row in rows) for victim in VICTIMS}
+    lines = [f"{len(rows)} runs, {sum(kills.values())} kills: {kills}"]
+    lines.append(f"weights and optimizers the same in {sum(r['same'] for r in rows)}, numbers and journal in "
+                 f"{sum(r['rows'] for r in rows)}")  # fmt: skip
+    for name in ("recovered", "relaunched"):
+        if found := sorted(seconds for row in rows for seconds in row[name]):
+            middle = statistics.median(found)
+            lines.append(f"{name}: {len(found)} times, median {middle:.2f} s, {found[0]:.2f} to {found[-1]:.2f}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option, default in {"kills": 200, "workers": 2, "seed": 0}.items():
-        parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    rows = [json.loads(line) for line in given.rows.read_text().splitlines()] if given.rows.exists() else []
     with tempfile.TemporaryDirectory() as name:
-        folder, plan = Path(name), lpc.build(SPEC.replace("STEPS", str(STEPS_A_KILL * given.kills)))
+        folder, plan = Path(name), lpc.build(SPEC.replace("STEPS", str(STEPS_A_KILL * A_RUN)))
         plan.save(folder / "kills.plan")
         lpc.Trainer(plan, "cpu").fit(folder / "one")
-        drawn = random.Random(given.seed)
-        campaign = Campaign(folder / "kills.plan", folder / "many", given.workers, given.kills, drawn)
-        campaign.run()
-        (tensors, *rest), (wanted, *wanted_rest) = outcome(campaign.folder), outcome(folder / "one")
-        same = tensors.keys() == wanted.keys() and all(torch.equal(tensors[key], wanted[key]) for key in wanted)
-        found = sorted(map(float, re.findall(r"recovered in ([\d.]+) s", campaign.log.read_text())))
-        print(f"kills {campaign.done}; weights and optimizers the same {same}; numbers and rows {rest == wanted_rest}")
-        if found:
-            middle = statistics.median(found)
-            print(f"{len(found)} recoveries: median {middle:.2f} s, {found[0]:.2f} to {found[-1]:.2f}")
+        wanted = outcome(folder / "one")
+        while sum(sum(row["kills"].values()) for row in rows) < given.kills:
+            seed = given.seed + len(rows)
+            rows.append(killed(folder / "kills.plan", folder / str(seed), wanted, seed))
+            with given.rows.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
+    print(told(rows))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from lpc.runtime.handlers import Operation, Section
 from lpc.runtime.relaxing import EVERY, EVERY_WITHOUT_EFFECTS
 from lpc.runtime.resources import Frame, Resources
+from lpc.runtime.tracing import Tape
 from lpc.runtime.workers.transfers import TRANSFERS
 from lpc.specs.plan.instructions import Instruction, Load, Record, Repeat
 from lpc.specs.ranks.makers import flat
@@ -29,9 +31,23 @@ class Machine(Resources):
     def _bound(self, phase: int, effects: bool) -> tuple[Operation, ...]:
         key = phase, effects
         if key not in self._steps:
-            binders = EVERY if effects else EVERY_WITHOUT_EFFECTS
-            self._steps[key] = Section(self, binders | TRANSFERS).bind(self.program.steps[phase])
+            binders = (EVERY if effects else EVERY_WITHOUT_EFFECTS) | TRANSFERS
+            binders = self._tape.clocked(binders) if self._tape is not None else binders
+            self._steps[key] = Section(self, binders).bind(self.program.steps[phase])
         return self._steps[key]
+
+    @contextmanager
+    def traced(self) -> Iterator[Tape]:
+        """Record the instructions of the steps that run within."""
+        self._tape = Tape()
+        self._steps.clear()
+        try:
+            yield self._tape
+        finally:
+            self._tape = None
+            self._steps.clear()
+
+    _tape: Tape | None = None
 
     @cached_property
     def _steps(self) -> dict[tuple[int, bool], tuple[Operation, ...]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -15,15 +13,13 @@ from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
 from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.store import part, reach
-from lpc.runtime.workers.supervisor import ATTEMPT, PARENT, STEPPED, STORE
+from lpc.runtime.workers.supervisor import ATTEMPT, STEPPED, STORE
 from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.loader import load_spec
 from lpc.specs.plan.plan import Plan
 from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
-
-GLANCE = 0.2  # seconds between looks at whether the launcher is still there
 
 
 def is_worker() -> bool:
@@ -65,21 +61,9 @@ def meet(rank: int, size: int, patience: float) -> Callable[[], None] | None:
         if STORE not in os.environ:
             dist.init_process_group("gloo", timeout=limit)
             return None
-        _end_with(int(os.environ[PARENT]))
         store = part(reach(os.environ[STORE], limit), os.environ[ATTEMPT])
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
         return lambda: store.set(STEPPED, "yes")
     except (RuntimeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise LpcError(Diagnostic("0682", "the ranks did not meet", place=f"rank {rank}", notes=(reason,))) from None
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its launcher is gone, which may have had no time to end it."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(GLANCE)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch of the launcher", daemon=True).start()

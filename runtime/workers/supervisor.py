@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from lpc.runtime.workers.forking import Forked
 from lpc.runtime.workers.store import address, part, serve
 
 # What workers find in their environment besides RANK and WORLD_SIZE.
-STORE, ATTEMPT, PARENT = "LPC_STORE", "LPC_ATTEMPT", "LPC_PARENT"
+STORE, ATTEMPT = "LPC_STORE", "LPC_ATTEMPT"
 STEPPED = "stepped"  # what rank 0 sets after its first step
 
 LOST = 75  # the exit code of a worker that has lost another one: to be tried again
@@ -28,6 +27,7 @@ MISTAKE = 2
 GLANCE = 0.02  # seconds between two looks
 GRACE = 0.5  # seconds in which the others may end of themselves, so that the first cause is known
 RESTARTS = 20
+SHOW_CURSOR = "\x1b[?25h"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Ended:
 
 @dataclass
 class Supervisor:
-    """Runs a command on every rank. `again` is what is added to it in later attempts; logs go into `logs`."""
+    """Runs a Python command on every rank: what `python` would be told, such as `-m lpc run PLAN`.
+
+    `again` is what is added to it in later attempts; logs go into `logs`.
+    """
 
     command: Sequence[str]
     workers: int
@@ -66,15 +69,18 @@ class Supervisor:
 
     def attempt(self, number: int) -> int:
         """Run all workers once; return 0, or the exit code that ended it (negative: a signal)."""
-        with ExitStack() as stack:
-            processes = [stack.enter_context(self.start(rank, number, stack)) for rank in range(self.workers)]
-            try:
-                return self.watch(processes, part(self.store, number))
-            finally:
-                for process in processes:
-                    process.kill()
+        processes: list[Forked] = []
+        try:
+            for rank in range(self.workers):
+                processes.append(self.start(rank, number))
+            return self.watch(processes, part(self.store, number))
+        finally:
+            for process in processes:
+                process.kill()
+            if self.out.isatty():
+                self.out.write(SHOW_CURSOR)  # which a progress bar may have hidden
 
-    def start(self, rank: int, attempt: int, stack: ExitStack) -> subprocess.Popen[bytes]:
+    def start(self, rank: int, attempt: int) -> Forked:
         """Start a rank. Rank 0 has the terminal, the others a log."""
         environment = {
             "OMP_NUM_THREADS": "1",
@@ -84,17 +90,17 @@ class Supervisor:
             "WORLD_SIZE": str(self.workers),
             STORE: address(self.store),
             ATTEMPT: str(attempt),
-            PARENT: str(os.getpid()),
         }
         command = [*self.command, *(self.again if attempt else ())]
-        log = None if rank == 0 else stack.enter_context(self.log(rank).open("ab" if attempt else "wb"))
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if rank and not attempt:
+            self.log(rank).unlink(missing_ok=True)
+        return Forked(command, environment, self.log(rank) if rank else None)
 
     def log(self, rank: int) -> Path:
         """Return where a rank's output is."""
         return self.logs / f"rank-{rank}.log"
 
-    def watch(self, processes: Sequence[subprocess.Popen[bytes]], store: Any) -> int:
+    def watch(self, processes: Sequence[Forked], store: Any) -> int:
         """Wait until all are done, or until one is not done in order."""
         while any((code := process.poll()) is None or code for process in processes):
             ended = {rank: code for rank, process in enumerate(processes) if (code := process.poll())}
@@ -107,7 +113,7 @@ class Supervisor:
             time.sleep(GLANCE)
         return 0
 
-    def cause(self, processes: Sequence[subprocess.Popen[bytes]], ended: dict[int, int]) -> int:
+    def cause(self, processes: Sequence[Forked], ended: dict[int, int]) -> int:
         """Find who ended first: whoever lost another one did not."""
         self.failed = time.monotonic()
         deadline = self.failed + GRACE

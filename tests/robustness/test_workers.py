@@ -80,7 +80,9 @@ def assert_same(folder: Path, out: str) -> None:
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)
+    """Return the workers by rank: forks of a process that the launcher has started."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return sorted((one for one in below if one.ppid() != process.pid), key=lambda child: child.pid)
 
 
 def step_of(folder: Path) -> int:

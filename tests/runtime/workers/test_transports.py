@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -64,7 +63,7 @@ def test_threads_tell_of_loss() -> None:
 
 def test_gloo(tmp_path: Path) -> None:
     """The ranks are processes; in the end rank 0 leaves without a word."""
-    supervisor = Supervisor([sys.executable, str(SCRIPT), str(tmp_path)], 2, tmp_path, 0, out=StringIO())
+    supervisor = Supervisor([str(SCRIPT), str(tmp_path)], 2, tmp_path, 0, out=StringIO())
     assert supervisor.run().code == 0
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for act, wanted in acts.ACTS.items():
