@@ -241,7 +241,7 @@ class _Capture:
             return {kind: translation.kernel(kernel) for kind, kernel in twin[1].items()}
         before = len(self.noise)
         made = self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
-        if form is not None and len(self.noise) == before and block not in self.unlike:
+        if form is not None and len(self.noise) == before and block not in self.unlike and form.covers(made.values()):
             self.known[mode].append((form, made))
         return made
 
@@ -249,7 +249,8 @@ class _Capture:
         problem, receives = self.problems[block], self.receives(block) if mode == "train" else ()
         sent = self.differentiable & problem.sends.keys() if mode == "train" else frozenset[str]()
         leaving = self.leaving(block, mode)
-        return form_of(TwinStep(problem, self.modules[mode][block], self.types[mode], receives, sent, leaving))
+        module, types = self.modules[mode][block], self.types[mode]
+        return form_of(TwinStep(problem, module, types, receives, sent, leaving, self.aliases, mode))
 
     def take_over(self, translation: Translation) -> None:
         """Send what a twin sends, and solve variables as it does."""
