@@ -72,9 +72,9 @@ class Step:
 
 
 def form_of(step: Step) -> Form | None:
-    """Return a step's form; None for a block that has no twin: with noise, feedback, inner steps or a split."""
+    """Return a step's form; None for a block without a twin: with noise, feedback, inner steps, a target or a split."""
     problem, module = step.problem, step.module
-    further = problem.optimizer is not None and problem.optimizer.steps > 1
+    further = (problem.optimizer is not None and problem.optimizer.steps > 1) or problem.target is not None
     noisy = problem.moves_in or problem.moves_out or problem.credits or problem.feedback or problem.errors
     mixed = (problem.makes or problem.reads) and (problem.losses or problem.heads)
     if further or noisy or mixed or problem.split is not None or any(not a.consumer for a in step.receives):
@@ -95,7 +95,7 @@ def form_of(step: Step) -> Form | None:
     form.parts.append([module.outputs.index(name) for name in step.leaving])
     _add_losses(form, step)
     _add_cotangents(form, step)
-    if problem.target is not None or problem.layer_solver is not None or problem.factored:
+    if problem.layer_solver is not None or problem.factored:
         form.parts.append([*form.state, *form.sites])  # which such problems call by name
     return form if _add_variables(form, step) else None
 

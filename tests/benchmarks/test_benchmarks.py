@@ -199,3 +199,17 @@ def test_variables_learn_row_by_row(
     assert variables.main(command) == 0
     assert capsys.readouterr().out == first
     assert first.splitlines()[0] == "| digits | 3 | 5 | step ms | MFLOP | sent kB |"
+
+
+def test_estimates_are_what_a_step_takes(script: Callable[[str], Any]) -> None:
+    """Of one small net here; the others, and the large ones, are specs that could be built."""
+    estimates = script("estimates")
+    small = estimates.network(["flatten", {"fc": "linear(6)"}, "tanh", {"out": "linear(3)"}], [1, 4, 4])
+    spec, _ = estimates.PLANS["mlp, backprop"]
+    row = estimates.compare("small", {**spec, **small}, 4)
+    assert row.estimated == row.measured > 0
+    assert row.error == 0.0
+    assert estimates.Row("", 106, 100).error > estimates.LIMIT
+    large = [estimates.large(32, links) for links in ("gradient", "stop")]
+    for given in (*(spec for spec, _ in estimates.PLANS.values()), *large):
+        assert lpc.check(given).network
