@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import networkx as nx
-
-from lpc.graphs import from_data
 from lpc.specs import Spec, load_spec
 from lpc.specs.cost import Cost, cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
@@ -21,6 +19,9 @@ from lpc.specs.plan.plan import Plan as PlanData
 from lpc.specs.plan.text import text
 from lpc.specs.ranks.plan import rank_plans
 from lpc.specs.stages import StagedCost, staged
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Plan:
         `activation_bytes`); an edge is a boundary (`link` as text, `tensors` with name, dtype, per-sample
         shape and bytes).
         """
+        from lpc.graphs import from_data  # networkx is a tenth of what a run would import
+
         return from_data(self.data.partition)
 
     @cached_property

@@ -83,7 +83,6 @@ def _noted(node: fx.Node, value: torch.Tensor, path: str, parameters: tuple[str,
 def seconds(traced: Traced, way: str) -> float:
     """Return the processor time of one partitioning, which is single-threaded Python."""
     spec = Spec(network=Network(), decompose=Decompose(blocks=WAYS[way]), learn=())
-    gc.collect()
     start = time.process_time()
     partition(traced, spec)
     return time.process_time() - start
@@ -96,7 +95,10 @@ def measure(nodes: int, doublings: int, repeats: int = 7) -> dict[int, dict[str,
     """
     sizes = [nodes >> step for step in range(doublings, -1, -1)]
     graphs = {size: Traced(synthetic(size), synthetic(size)) for size in sizes}
-    rounds = [{n: {way: seconds(g, way) for way in WAYS} for n, g in graphs.items()} for _ in range(repeats)]
+    rounds = []
+    for _ in range(repeats):
+        gc.collect()
+        rounds.append({n: {way: seconds(g, way) for way in WAYS} for n, g in graphs.items()})
     return {n: {way: min(times[n][way] for times in rounds) for way in WAYS} for n in sizes}
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lpc
+from lpc.compiler.build import PIPELINE, Build, run_pipeline
 from lpc.compiler.heads.copies import chosen, depth_at
 
 MLP = {
@@ -93,20 +94,30 @@ def test_maps_get_smaller_where_copies_get_wider() -> None:
     """Residual blocks of a small ResNet: skips are projected, and strides are those of the widths that are there."""
     network = {"zoo": "resnet18", "args": {"width": 4, "channels": 1, "classes": 3}, "inputs": {"image": [1, 8, 8]}}
     blocks = {"stem": ["conv1", "bn1"], "*": 'each("layer*.*")', "head": "fc"}
-    plan = lpc.build(spec("aug(depth=3, pyramid=0)", network, blocks))
-    state = lpc.Trainer(plan, device="cpu").state_dict()
-    convolutions = {n: tuple(t.shape) for n, t in state.items() if n.startswith("heads.layer1.0.") and t.dim() == 4}
+    localized = run_pipeline(Build(lpc.check(spec("aug(depth=3, pyramid=0)", network, blocks))), PIPELINE[:4])
+    state = localized.problems["layer1.0"].heads.state()
+    convolutions = {n: tuple(t.shape) for n, t in state.items() if t.dim() == 4}
     assert [shape[:2] for shape in convolutions.values() if shape[2] == 3] == [
         (8, 4), (8, 8), (16, 8), (16, 16), (32, 16), (32, 32),
     ]  # fmt: skip
     assert [shape for shape in convolutions.values() if shape[2] == 1] == [(8, 4, 1, 1), (16, 8, 1, 1), (32, 16, 1, 1)]
+
+
+def test_copies_of_residual_blocks_are_verified() -> None:
+    """As above, of fewer blocks: the second one's copy is fitted to the first one's maps."""
+    network = {"zoo": "resnet18", "args": {"width": 2, "channels": 1, "classes": 3}, "inputs": {"image": [1, 8, 8]}}
+    blocks = {"a": ["conv1", "bn1", "layer1"], "b": ["layer2.0"], "c": ["layer2.1", "layer3", "layer4", "fc"]}
+    plan = lpc.build(spec("aug(depth=1, pyramid=0)", network, blocks))
+    heads = {n: tuple(e.type.shape) for n, e in plan.data.program.state.items() if n.startswith("heads.a.")}
+    assert (4, 2, 1, 1) in heads.values()
     assert lpc.verify(plan).ok
 
 
 @pytest.mark.parametrize("weights", ["frozen", "tied"])
 def test_a_shared_readout_trains_the_block_alone(weights: str) -> None:
     blocks = {"b1": ["fc1", "r1"], "rest": [f"{w}{i}" for i in (2, 3, 4) for w in ("fc", "r")], "head": ["norm", "out"]}
-    trainer = lpc.Trainer(lpc.build(spec(f"shared_readout(weights={weights})", blocks=blocks)), device="cpu")
+    plan = lpc.build(spec(f"shared_readout(weights={weights})", blocks=blocks))
+    trainer = lpc.Trainer(plan, device="cpu")
     start = {n: t.clone() for n, t in trainer.state_dict().items()}
     assert any(n.startswith("heads.") for n in start) == (weights == "frozen")
     for _ in range(2):
@@ -122,7 +133,7 @@ def test_a_shared_readout_trains_the_block_alone(weights: str) -> None:
     after = trainer.state_dict()
     assert all(torch.equal(after[n], start[n]) for n in start if n.startswith("heads."))
     assert not torch.equal(after["out.weight"], start["out.weight"])
-    reach = lpc.verify(lpc.build(spec(f"shared_readout(weights={weights})", blocks=blocks))).influence
+    reach = lpc.verify(plan).influence
     assert reach["out.weight"] == {"head.loss"}
 
 

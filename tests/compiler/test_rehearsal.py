@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lpc
+from lpc.compiler.build import PIPELINE, Build, rehearse, run_pipeline
 from lpc.compiler.capture import rewrites
 
 OPERATORS = Path(__file__).with_name("sample_operators.py")
@@ -149,10 +150,23 @@ NORMED: dict[str, Callable[[str], list[dict[str, Any]]]] = {
 }
 
 
-def warnings(first: list[dict[str, Any]], estimator: str, **more: Any) -> list[str]:
+def normed(first: list[dict[str, Any]], estimator: str, **more: Any) -> dict[str, Any]:
     network = layers(*first, {"a": "relu"}, {"f": "flatten"}, {"out": "linear(3)"}, shape=[2, 6, 6], **more)
     names = [next(iter(layer)) for layer in first]
-    return list(build(spec(network, {"b": names, "out": "out"}, estimator)).data.report["warnings"])
+    return spec(network, {"b": names, "out": "out"}, estimator)
+
+
+def warnings(first: list[dict[str, Any]], estimator: str, **more: Any) -> list[str]:
+    """Return what the rehearsal warns of; the stages behind it are left out."""
+    build = Build(lpc.check(normed(first, estimator, **more)))
+    return list(run_pipeline(build, PIPELINE[: PIPELINE.index(rehearse) + 1]).rehearsed.warnings)
+
+
+def test_what_the_rehearsal_warns_of_is_in_the_report() -> None:
+    first, init = NORMED["batch norm"]("true"), {"out.weight": "zeros"}
+    found = build(normed(first, "forward", init=init)).data.report["warnings"]
+    assert found == warnings(first, "forward", init=init)
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

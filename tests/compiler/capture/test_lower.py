@@ -109,15 +109,14 @@ NETWORKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "head"),
+    ("name", "heads"),
     [
-        ("convolutions", "cnn(layers=1)"),
-        ("convolutions", "mlp(layers=1)"),
-        ("tokens", "mlp(layers=1)"),
-        ("volumes", "linear"),
+        ("convolutions", ("cnn(layers=1)", "mlp(layers=1)")),
+        ("tokens", ("mlp(layers=1)", "mlp(layers=1)")),
+        ("volumes", ("linear", "linear")),
     ],
 )
-def test_every_operator_of_a_plan_is_allowed(name: str, head: str) -> None:
+def test_every_operator_of_a_plan_is_allowed(name: str, heads: tuple[str, str]) -> None:
     """In every kernel and for every target, whatever the layers and heads."""
     shape, layers = NETWORKS[name]
     named = {next(iter(layer)) for layer in layers if isinstance(layer, dict)}
@@ -129,7 +128,10 @@ def test_every_operator_of_a_plan_is_allowed(name: str, head: str) -> None:
             "fields": {"label": {"shape": [], "dtype": "int64"}},
             "loss": "cross_entropy",
             "decompose": {"blocks": blocks, "links": {"first->second": "gradient"}},
-            "learn": [{"blocks": "*", "head": head, "loss": "cross_entropy", "optimizer": "sgd(lr=0.1)"}],
+            "learn": [
+                {"blocks": "*", "head": heads[0], "loss": "cross_entropy", "optimizer": "sgd(lr=0.1)"},
+                {"blocks": "second", "head": heads[1]},
+            ],
         }
     )
     kernels = [k for target in plan.data.kernels.values() for k in target.values()]
