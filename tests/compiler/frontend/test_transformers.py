@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lpc.compiler.frontend.network import build_network
-from lpc.compiler.frontend.trace import trace
+from lpc.compiler.frontend.network import BuiltNetwork, build_network
+from lpc.compiler.frontend.trace import Traced, trace
 
 pytest.importorskip("transformers")
 
 WORDS = {"vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1}
-SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+# Tracing takes a second for each layer: two where weights are tied over a repeated one, one elsewhere.
+SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 GPT2 = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16, **WORDS}
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "GPT2LMHeadModel": (GPT2, {"input_ids": ["T"]}),
@@ -31,11 +33,24 @@ def network(name: str) -> dict[str, Any]:
     return {"module": f"transformers:{name}", "config": dict(config), "shapes": shapes, "output": "logits"}
 
 
+@pytest.fixture(scope="module")
+def models() -> Callable[[Any, str], tuple[BuiltNetwork, Traced]]:
+    """Build and trace a model, once."""
+    made: dict[str, tuple[BuiltNetwork, Traced]] = {}
+
+    def model(tools: Any, name: str) -> tuple[BuiltNetwork, Traced]:
+        if name not in made:
+            spec = tools.spec_of(network(name), "float32" if name.startswith("Llama") else "float64")
+            built = build_network(spec)
+            made[name] = built, trace(built, spec)
+        return made[name]
+
+    return model
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_trace_equals_the_model(tools: Any, name: str) -> None:
-    spec = tools.spec_of(network(name), "float32" if name.startswith("Llama") else "float64")
-    built = build_network(spec)
-    traced = trace(built, spec)
+def test_trace_equals_the_model(tools: Any, models: Any, name: str) -> None:
+    built, traced = models(tools, name)
     # Llama turns to float32 inside, where gradients of one order of operations differ from those of another.
     assert traced.rung == "export"
     assert traced.obstacles
@@ -46,10 +61,8 @@ def test_trace_equals_the_model(tools: Any, name: str) -> None:
     assert (traced.eval(*values.values()) - original).abs().max() < 1e-5 * original.abs().max()
 
 
-def test_paths_are_module_paths_no_guard_is_left_and_tied_embeddings_are_told(tools: Any) -> None:
-    spec = tools.spec_of(network("GPT2LMHeadModel"))
-    built = build_network(spec)
-    traced = trace(built, spec)
+def test_paths_are_module_paths_no_guard_is_left_and_tied_embeddings_are_told(tools: Any, models: Any) -> None:
+    built, traced = models(tools, "GPT2LMHeadModel")
     targets = [str(n.target) for g in (traced.train, traced.eval) for n in g.graph.nodes]
     assert not [t for t in targets if "assert" in t or "guard" in t or "wrap_with" in t]
     modules = dict(built.module.named_modules())
