@@ -189,6 +189,7 @@ def run(
     allow: Allow = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write event files as well")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="measure the peak memory of the first steps")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="write when each process computes: trace.json")] = False,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="processes; default: as the spec says", show_default=False),
@@ -204,7 +205,7 @@ def run(
     written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
     folder = out or Path("runs", plan.spec.name)
-    how = parallel.Fit(folder, device, resume, tensorboard, memory, patience)
+    how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience)
     with located(plan, source, written):
         launched = parallel.launch(plan, how, workers, restarts)
         summary = parallel.fit(plan, how) if launched is None else launched
@@ -218,6 +219,7 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
     if summary:
         show(running.metrics(summary))
         say(running.memory(summary), end="")
+        say(running.trace(summary), end="")
         say(f"{running.outcome(summary)}\nwrote {folder}")
 
 

@@ -29,11 +29,12 @@ class Fit:
     resume: bool
     tensorboard: bool
     memory: bool
+    trace: bool
     patience: float
 
     def options(self) -> list[str]:
         """Return them as options of the command, for workers."""
-        flags = {"--resume": self.resume, "--tensorboard": self.tensorboard}
+        flags = {"--resume": self.resume, "--tensorboard": self.tensorboard, "--trace": self.trace}
         values = ["--out", str(self.folder), "--device", self.device, "--patience", str(self.patience)]
         return [*values, *(flag for flag, given in flags.items() if given)]
 
@@ -75,7 +76,8 @@ def fit(plan: Plan, how: Fit) -> Mapping[str, Any]:
     reporter = default_reporter()
     trainer = lpc.Trainer(plan, how.device)
     return trainer.fit(
-        how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, memory=how.memory
+        how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, memory=how.memory,
+        trace=how.trace,
     )
 
 
@@ -88,7 +90,9 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
     try:
         worker = join(plan.data, how.device, patience=how.patience)
         reporter = default_reporter() if worker.transport.rank == 0 else None
-        summary = worker.fit(how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard)
+        summary = worker.fit(
+            how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace
+        )
         worker.transport.close()
         return summary if worker.transport.rank == 0 else {}
     except lpc.LpcError as error:

@@ -48,7 +48,7 @@ run: {steps: STEPS, target: cpu, log: every(10), checkpoint: every(10)}
 A_RUN = 10  # kills
 STEPS_A_KILL = 100
 VICTIMS = {"worker": 15, "workers": 2, "server": 1, "launcher": 1, "everything": 1}  # how often each, of twenty
-LIMIT = 300.0  # seconds in which a run has to go on, or it hangs
+LIMIT = 1800.0  # seconds in which a run has to go on, or it hangs
 PAUSE = 0.4  # seconds at most from a step to a kill
 
 

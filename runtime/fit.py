@@ -23,6 +23,7 @@ from lpc.runtime.period import due
 from lpc.runtime.phases import stretch_at
 from lpc.runtime.report import Quiet, Reporter
 from lpc.runtime.stopping import criterion, find
+from lpc.runtime.tracing import Tracer
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
 
@@ -30,10 +31,11 @@ SUMMARY = "summary.json"
 
 
 def fit(
-    engine: Engine, folder: Path | None, resume: bool, reporter: Reporter | None, tensorboard: bool, memory: bool
+    engine: Engine, folder: Path | None, resume: bool, reporter: Reporter | None, tensorboard: bool, memory: bool,
+    trace: bool = False,
 ) -> dict[str, Any]:
     """Run the spec's `run` section on an engine and return its summary (see `Trainer.fit`)."""
-    run = _Run(engine, folder, reporter or Quiet(), memory)
+    run = _Run(engine, folder, reporter or Quiet(), memory, trace)
     try:
         run.begin(resume, tensorboard)
         run.train()
@@ -56,8 +58,9 @@ def ensure_whole(engine: Engine) -> None:
 class _Run:
     """One run: what is due when, and how far it is."""
 
-    def __init__(self, engine: Engine, folder: Path | None, reporter: Reporter, memory: bool) -> None:
+    def __init__(self, engine: Engine, folder: Path | None, reporter: Reporter, memory: bool, trace: bool) -> None:
         self.engine = engine
+        self.tracer = Tracer(engine) if trace else None
         self.footprint = Footprint(engine) if memory else None
         self.folder = folder
         self.leads = engine.transport.rank == 0  # one rank reports, and writes what is not a block's
@@ -150,6 +153,8 @@ class _Run:
 
     def step(self, group: Sequence[Batch]) -> None:
         """Do one step and what is due after it; the checkpoint comes last, so that it covers the rest."""
+        if self.tracer is not None:
+            self.tracer.turn()
         readings = (self.footprint or self.engine).advance(group)
         with torch.inference_mode():
             self.window.add(readings)
@@ -230,6 +235,7 @@ class _Run:
             "device": str(self.engine.device),
             "stopped_early": self.progress.stopped,
             **(self.footprint.summary() if self.footprint is not None else {}),
+            **(self.tracer.summary(self.folder) if self.tracer is not None else {}),
             **self.latest,
         }
         if self.engine.plan.program.phases:

@@ -6,15 +6,22 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from lpc.runtime.handlers import Binder, Operation, Section
 from lpc.runtime.resources import Frame
 from lpc.runtime.workers.transport import Transport
+from lpc.specs.files import write_atomically
 from lpc.specs.plan.instructions import Call, Free, Instruction, Receive, Reduce, Send, Update
 
+if TYPE_CHECKING:
+    from lpc.runtime.engine import Engine
+
+FILE = "trace.json"
 FIRST, STEPS = 2, 20  # steps of the process before the first that is traced, and how many are
 # What an instruction does; anything else computes.
 WAITS: Mapping[type, str] = {Receive: "wait", Reduce: "wait", Send: "send"}
@@ -77,6 +84,30 @@ def _named(section: Section, instruction: Instruction) -> tuple[str, str]:
     if isinstance(instruction, Receive):
         return f"receive {instruction.value} from {instruction.rank}", ""
     return name, str(getattr(instruction, "block", "") or "")
+
+
+class Tracer:
+    """Records some steps of a run, and tells of them at its end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.stack, self.tape, self.steps = engine, ExitStack(), Tape(), 0
+
+    def turn(self) -> None:
+        """Begin or end recording, if the next step is the one to do so."""
+        if self.steps == FIRST:
+            self.tape = self.stack.enter_context(self.engine.machine.traced())
+        if self.steps == FIRST + STEPS:
+            self.stack.close()
+        self.steps += 1
+
+    def summary(self, folder: Path | None) -> dict[str, Any]:
+        """Return how many ranks computed at a time, and which share each waited; rank 0 writes the trace."""
+        self.stack.close()
+        ranks = gathered(self.tape.spans, self.engine.transport)
+        if folder is not None and self.engine.transport.rank == 0:
+            write_atomically(folder / FILE, chrome(ranks).encode())
+        found = {"overlap": round(overlap(ranks), 4), "waiting": [round(waiting(own), 4) for own in ranks]}
+        return {"trace": found}
 
 
 def gathered(spans: Sequence[Span], transport: Transport) -> list[list[Span]]:

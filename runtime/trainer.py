@@ -24,6 +24,7 @@ class Trainer(Engine):
         reporter: Reporter | None = None,
         tensorboard: bool = False,
         memory: bool = False,
+        trace: bool = False,
     ) -> dict[str, Any]:
         """Train as the spec's `run` says and return a summary.
 
@@ -32,8 +33,10 @@ class Trainer(Engine):
         `reporter` shows the run (`default_reporter()`; by default nothing does).
         `memory` measures the peak memory of the second step, or of a whole period, and puts it into the summary beside
         what the plan predicts, as `{"memory": {"measured": bytes, "predicted": bytes}}`; these steps are slower.
+        `trace` records when each rank computes in 20 steps, writes a Chrome trace of them to `trace.json`, and puts
+        `{"trace": {"overlap": ranks that compute at a time, "waiting": [share of each rank's time]}}` into the summary.
         """
-        return fit(self, None if folder is None else Path(folder), resume, reporter, tensorboard, memory)
+        return fit(self, None if folder is None else Path(folder), resume, reporter, tensorboard, memory, trace)
 
     def measure(self, batch: Batch | Sequence[Batch]) -> dict[str, int]:
         """Train on one batch until every instruction was due twice; return the peak memory of a step, in bytes.

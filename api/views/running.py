@@ -42,6 +42,15 @@ def memory(summary: Mapping[str, Any]) -> str:
     return f"peak memory of a step: measured {size(measured)}, predicted {size(predicted)} ({difference})\n"
 
 
+def trace(summary: Mapping[str, Any]) -> str:
+    """Return the line that tells how far processes computed at the same time, where that was recorded."""
+    if "trace" not in summary:
+        return ""
+    found = summary["trace"]
+    shares = ", ".join(f"{100 * share:.0f} %" for share in found["waiting"])
+    return f"{found['overlap']:.2f} of {len(found['waiting'])} processes compute at a time; waiting: {shares}\n"
+
+
 def _number(name: str, value: float | None) -> str:
     if value is None:
         return ""

@@ -69,14 +69,31 @@ def measured(seconds: Mapping[str, float]) -> Costs:
 
 
 def simulated(
-    plans: Sequence[Plan], lengths: Lengths, costs: Costs, network: Network, steps: int = STEPS, phase: int = 0
+    plans: Sequence[Plan],
+    lengths: Lengths,
+    costs: Costs,
+    network: Network,
+    steps: int = STEPS,
+    phase: int = 0,
+    handling: float = 0.0,
 ) -> Simulation:
     """Return how some steps of the ranks' plans go (see `specs.ranks.plan.rank_plans`).
 
-    Errors: 0562 a length that is not given.
+    `handling`: seconds that a rank computes to give a value away, and again to take one. Errors: 0562 a length that
+    is not given.
     """
     programs = [_Program(plan, rank, dict(lengths), costs).steps(steps, phase) for rank, plan in enumerate(plans)]
-    return simulate(programs, network)
+    return simulate([_handled(program, handling) for program in programs], network)
+
+
+def _handled(program: Iterator[Work], seconds: float) -> Iterator[Work]:
+    """Yield a rank's work with that of giving and taking values."""
+    for work in program:
+        if isinstance(work, Give):
+            yield Compute(seconds)
+        yield work
+        if isinstance(work, Take):
+            yield Compute(seconds)
 
 
 @dataclass

@@ -38,10 +38,10 @@ def seconds(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
     return {"forward": 1, "backward": 2, "local": 3}[way] * lengths["B"] / BATCH
 
 
-def found(link: str, run: str, workers: int, head: str = "") -> Simulation:
+def found(link: str, run: str, workers: int, head: str = "", handling: float = 0.0) -> Simulation:
     plan = lpc.build(SPEC.replace("LINK", link).replace("RUN", run).replace("HEAD", head))
     plans = rank_plans(plan.data, plan.spec, workers)
-    return simulated(plans, {"B": BATCH}, seconds, Network(room=64))
+    return simulated(plans, {"B": BATCH}, seconds, Network(room=64), handling=handling)
 
 
 LOCAL = "head: linear, loss: cross_entropy,"
@@ -51,6 +51,12 @@ def test_stop_links_overlap_steps() -> None:
     one = found("stop", "seed: 0", 4, LOCAL)
     assert (one.period, one.bubble) == (pytest.approx(3.0), pytest.approx(0.0))
     assert one.traffic == 3 * BATCH * 8 * 4  # the outputs of three blocks in float32
+
+
+def test_values_are_handled_by_ranks() -> None:
+    """Over `stop` links a rank in the middle takes a value and gives one; backpropagation passes six, one by one."""
+    assert found("stop", "seed: 0", 4, LOCAL, handling=0.25).period == pytest.approx(3.5)
+    assert found("gradient", "seed: 0", 4, handling=0.25).period == pytest.approx(4 * 3 + 6 * 0.5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
