@@ -51,6 +51,7 @@ ADMM_PLAIN = (
     "decompose: {blocks: per_layer, links: split(beta=1.0, gamma=1.0, multiplier=false, init=forward)}"
 )
 FIRST = (10, 50, 100, 200, 300, 1500)  # batches after which the test set is judged; 1500 of 200 are 5 epochs
+STEPS = 28  # parts of an image that a recurrent net reads one after another; published: its 784 pixels
 WIDTH = 16  # channels of ResNet-18's first stage; published: 64
 
 
@@ -109,6 +110,19 @@ def mnist_rows() -> Iterator[Row]:
     yield Row("MNIST binary 2x500", "straight-through, no batch norm", "recipe: straight_through", layers=TALKING)
 
 
+def sequential_rows() -> Iterator[Row]:
+    """A recurrent net over rows of an image, one after another: a code for each, or backpropagation through time."""
+    net = f"{{zoo: elman, args: {{steps: {STEPS}, hidden: 15, readout: sequence}}}}"
+    learners = {
+        "AM-Adam": "recipe: altmin",
+        "Adam": "recipe: backprop(optimizer=adam(lr=0.003))",
+        "SGD": "recipe: backprop(optimizer=sgd(lr=0.02))",
+    }
+    for method, text in learners.items():
+        unrolled = f'{text}\ndecompose: {{blocks: unroll("cell"), shared: sum}}'
+        yield Row(f"MNIST in {STEPS} steps, elman 15", method, unrolled, layers=net, marks=(*FIRST[:-1], 600))
+
+
 def offline_rows() -> Iterator[Row]:
     """Methods that keep the variables of all samples, a tenth of MNIST, which are one batch: marks are iterations."""
     learners = {
@@ -151,12 +165,13 @@ def residual_rows() -> Iterator[Row]:
 
 def rows() -> list[Row]:
     """Return all rows, in the order in which they are run."""
-    return [*mnist_rows(), *offline_rows(), *blockprop_rows(), *residual_rows()]
+    return [*mnist_rows(), *sequential_rows(), *offline_rows(), *blockprop_rows(), *residual_rows()]
 
 
 def run(row: Row, steps: int | None = None) -> dict[str, Any]:
     """Train by a row and return its accuracies by mark, the median time of a step and the bytes between blocks."""
-    trainer = lpc.Trainer(lpc.build(row.spec()), device="cpu")
+    plan = lpc.build(row.spec())
+    trainer, cost = lpc.Trainer(plan, device="cpu"), plan.cost(row.batch)
     marks = [mark for mark in row.marks if steps is None or mark <= steps] or [steps or 1]
     found: dict[str, float] = {}
     times: list[float] = []
@@ -168,13 +183,8 @@ def run(row: Row, steps: int | None = None) -> dict[str, Any]:
             found[str(len(times))] = judged(trainer, row.judged)
         if len(times) == marks[-1]:
             break
-    cost = trainer_cost(row)
-    return {"row": row.name, "accuracy": found, "step_ms": 1e3 * statistics.median(times), **cost}
-
-
-def trainer_cost(row: Row) -> dict[str, int]:
-    cost = lpc.build(row.spec()).cost(row.batch)
-    return {"flops": cost.flops, "traffic": cost.traffic}
+    step = 1e3 * statistics.median(times)
+    return {"row": row.name, "accuracy": found, "step_ms": step, "flops": cost.flops, "traffic": cost.traffic}
 
 
 def stream(trainer: lpc.Trainer) -> Iterator[dict[str, Tensor]]:

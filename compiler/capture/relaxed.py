@@ -119,16 +119,32 @@ class VariableStep(Step):
     # Derivatives
 
     def gradients(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
-        values = [slope for v in self.problem.reads for slope in self.slope(v, tensors, bound, outcome)]
+        values = self.slopes(tensors, bound, outcome)
         values += [self.anchor(v, bound) for v in self.anchored()]
         values += self.memorised(tensors)
         return values + self.weight_gradients(tensors, bound, outcome)
 
-    def slope(
-        self, variable: Variable, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
-    ) -> list[Tensor]:
-        """Return the derivative of the block's terms by a variable that it reads; nothing where none depends on it."""
-        leaf, size = bound[value_slot(variable.value)], bound[value_slot(variable.value)].shape[0]
+    def slopes(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
+        """Return the derivatives of the block's terms by the variables that it reads and that some term depends on.
+
+        Variables whose objectives weigh the terms alike share one backward pass: a readout may read thousands.
+        """
+        alike: dict[tuple[object, ...], list[Variable]] = {}
+        for variable in self.problem.reads:
+            alike.setdefault(_weighing(variable), []).append(variable)
+        found: dict[str, Tensor] = {}
+        for variables in alike.values():
+            found |= self.slopes_of(variables, tensors, bound, outcome)
+        reached = [variable for variable in self.problem.reads if variable.value in found]
+        self.results += [slope_slot(SLOPE, variable) for variable in reached]
+        return [found[variable.value] for variable in reached]
+
+    def slopes_of(
+        self, variables: list[Variable], tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
+    ) -> dict[str, Tensor]:
+        """Return the derivatives of all terms by variables that weigh them alike, by value."""
+        variable, leaves = variables[0], [bound[value_slot(v.value)] for v in variables]
+        size = leaves[0].shape[0]
         scale, names = self.objective_scale(variable, bound), self.penalty_names()
         roots = []
         for loss in self.problem.losses:
@@ -142,14 +158,12 @@ class VariableStep(Step):
             roots.append((root, _times(weight, scale)))
         roots = [(root, cotangent) for root, cotangent in roots if root.requires_grad]
         if not roots:
-            return []
-        (found,) = torch.autograd.grad(
-            [r for r, _ in roots], [leaf], [c for _, c in roots], allow_unused=True, retain_graph=True
+            return {}
+        found = torch.autograd.grad(
+            [r for r, _ in roots], leaves, [c for _, c in roots], allow_unused=True, retain_graph=True
         )
-        reached: list[Tensor | None] = [found]
-        slopes = [slope.detach() for slope in reached if slope is not None]
-        self.results += [slope_slot(SLOPE, variable) for _ in slopes]
-        return slopes
+        reached: list[tuple[Variable, Tensor | None]] = list(zip(variables, found, strict=True))
+        return {v.value: slope.detach() for v, slope in reached if slope is not None}
 
     def anchor(self, variable: Variable, bound: dict[Slot, Tensor]) -> Tensor:
         """Return the derivative of a variable's own terms."""
@@ -219,6 +233,12 @@ class Watched(LabelledRun):
         if n.name == self.node:
             (self.seen,) = self.fetch_args_kwargs_from_env(n)[0]
         return super().run_node(n)
+
+
+def _weighing(variable: Variable) -> tuple[object, ...]:
+    """Return what tells how a variable's objective weighs a block's terms; a law is the variable's own."""
+    weight = str(variable.penalty.weight) if variable.divides else None
+    return (variable.penalty.reduction, str(variable.scale), weight, *variable.laws)
 
 
 def _times(value: Tensor, factor: float | Tensor) -> Tensor:
