@@ -34,10 +34,7 @@ BASELINES: dict[str, tuple[str, tuple[str, ...]]] = {
         'module("pytorch_optimizer:ScalableShampoo", OPTIONS, preconditioning_compute_steps=20, graft_type=2)',
         ("lr=1e-3", "lr=3e-3", "lr=1e-2"),
     ),
-    "K-FAC": (
-        "kfac(OPTIONS, trust=none, interval=20)",
-        ("lr=0.1, damping=1", "lr=0.3, damping=10", "lr=1, damping=100"),
-    ),
+    "K-FAC": ("kfac(OPTIONS, lr=1, trust=1, interval=5)", ("damping=0.3", "damping=1", "damping=3")),
 }
 TARGETS: dict[str, str] = {"LocoProp-M": "locoprop(variant=m)", "LocoProp-S": "locoprop(variant=s)"}
 PUBLISHED = "published"

@@ -4,9 +4,9 @@
 
 CIFAR-10, its first training samples, the whole test set. Accuracy is that of the network's output, under NT-Xent that
 of a linear probe of the features before the projector, which learns beside them and changes nothing; seconds are the
-mean of a step over three periods of the offset, also as a multiple of the first rule's; MiB the peak of a step with
-all that it holds, over one period, measured and as predicted from the plan. One thread. `--epochs 0` trains nothing:
-what a step costs, alone.
+mean processor time of a step over three periods of the offset, also as a multiple of the first rule's, whose steps are
+taken in turn with them; MiB the peak of a step with all that it holds, over one period, measured and as predicted from
+the plan. One thread. `--epochs 0` trains nothing: what a step costs, alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import platform
 import time
 from dataclasses import replace
-from statistics import mean
 from typing import Any
 
 import torch
@@ -134,15 +133,17 @@ def peak(trainer: lpc.Trainer) -> tuple[float, float]:
     return found["measured"] / MIB, found["predicted"] / MIB
 
 
-def seconds(trainer: lpc.Trainer) -> float:
-    """Return the mean seconds of a step over three periods: steps with a refresh take longer."""
-    batch = trainer.splits.train[torch.arange(trainer.batch_size)]
-    found = []
-    for _ in range(3 * PERIOD):
-        start = time.perf_counter()
-        trainer.step(batch)
-        found.append(time.perf_counter() - start)
-    return mean(found)
+def seconds(*trainers: lpc.Trainer) -> list[float]:
+    """Return each one's mean seconds of a step, in turn over three periods: steps with a refresh take longer."""
+    batches = [t.splits.train[torch.arange(t.batch_size)] for t in trainers]
+    found = [0.0] * len(trainers)
+    for _ in range(3):
+        for i, trainer in enumerate(trainers):
+            start = time.process_time()
+            for _ in range(PERIOD):
+                trainer.step(batches[i])
+            found[i] += time.process_time() - start
+    return [total / (3 * PERIOD) for total in found]
 
 
 def accuracy_of(plan: lpc.Plan, data: Any) -> str:
@@ -164,7 +165,7 @@ def main() -> int:
     print(f"torch {torch.__version__}, {platform.machine()}, one thread; {size}, batch 64")
     for name in options.net:
         print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---:|' * len(COLUMNS)}")
-        first = None
+        first: lpc.Trainer | None = None
         for rule in options.rule:
             said = contrastive if rule in CONTRASTIVE else spec
             plan = lpc.build(said(NETS[name], rule, max(options.epochs, 1), options.seed))
@@ -172,9 +173,10 @@ def main() -> int:
             data = replace(whole, train=whole.train.subset(torch.arange(options.samples), training=True))
             accuracy = accuracy_of(plan, data) if options.epochs else "-"
             measured = lpc.Trainer(plan, device="cpu", data=data)
-            (memory, predicted), step = peak(measured), seconds(measured)
-            first = first or step
-            cost = f"{step:.3f} | {step / first:.2f} | {memory:.1f} | {predicted:.1f}"
+            memory, predicted = peak(measured)
+            first = first or measured
+            beside, step = seconds(first, measured)
+            cost = f"{step:.3f} | {step / beside:.2f} | {memory:.1f} | {predicted:.1f}"
             print(f"| {rule} | {accuracy} | {cost} |", flush=True)
     return 0
 
