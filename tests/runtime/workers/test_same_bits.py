@@ -77,6 +77,7 @@ def chained(link: str, learn: str = SGD) -> str:
 # Of a plain chain: targets, and variables that are solved one after another, several times, or all at once.
 CHAINS = {
     "target": chained("target", 'learn: [{blocks: "*", loss: squared, steps: 3, optimizer: sgd(lr=0.1)}]\n'),
+    "dtp": "recipe: dtp(step=5)\n" + CHAINED.replace(", links: LINK", ""),
     "blockprop": "recipe: blockprop(steps=2)\n" + CHAINED.replace(", links: LINK", ""),
     "altmin": "recipe: altmin\n" + CHAINED.replace(", links: LINK", ""),
     "sweeps": chained('{"*": {variable: {sweeps: 2, steps: 3}}}'),
