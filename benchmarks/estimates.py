@@ -55,7 +55,7 @@ def network(layers: list[Any], shape: list[int]) -> dict[str, Any]:
 def solved(recipe: str) -> dict[str, Any]:
     """The deep autoencoder under a recipe that solves a local problem for each layer."""
     loss = "binary_cross_entropy(target=image, reduction=batchmean)"
-    return {"recipe": recipe, "network": {"zoo": "autoencoder"}, "loss": loss, **RUN}
+    return {"recipe": recipe, "network": {"zoo": "autoencoder"}, **LABEL, "loss": loss, **RUN}
 
 
 def recurrent() -> dict[str, Any]:
