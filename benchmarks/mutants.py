@@ -139,7 +139,7 @@ def check(text: Text) -> Spec:
     if not text.recipe:
         spec = load_spec(text.path, text=text.text)
     else:
-        call = "r(rate=0.1)" if "rate:" in text.text else "r"
+        call = "r(rate=0.1)" if re.search(r"\brate:", text.text) else "r"
         text.path.with_name("mutant.yaml").write_text(text.text, "utf-8")
         spec = load_spec(text.path.with_name("user.yaml"), text=f"{USER}{call}\n")
     apply_rules(spec)
