@@ -11,7 +11,6 @@ something differs. The processes of one number are started once for all plans; e
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from outcome import outcome
 
 import lpc
-from lpc.runtime import pieces
-from lpc.runtime.checkpoint import LAST
 from lpc.runtime.trainer import Trainer
 from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.join import meet
@@ -143,14 +141,6 @@ def _close(transport: Gloo) -> None:
     for incoming in transport.incoming.values():
         incoming.thread.join(transport.patience)
     transport.exchange(None)
-
-
-def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Any]]:
-    """Return the last checkpoint's tensors and numbers, and the journal's rows without times."""
-    last = pieces.read(folder / LAST)
-    tensors = {name: tensor for name, tensor in last.tensors.items() if not name.startswith("meter.")}
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return tensors, dict(last.numbers), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def compared(folder: Path, wanted: Path) -> str:

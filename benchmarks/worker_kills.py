@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 import torch
+from outcome import outcome
 
 import lpc
 from lpc.runtime import pieces
@@ -135,14 +136,6 @@ class Campaign:
                 psutil.wait_procs(below, timeout=30)
                 return time.monotonic()
         return 0.0
-
-
-def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[Any]]:
-    """Return the last checkpoint's tensors and numbers, and the journal's rows without times."""
-    last = pieces.read(folder / LAST)
-    tensors = {name: tensor for name, tensor in last.tensors.items() if not name.startswith("meter.")}
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return tensors, dict(last.numbers), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def killed(plan: Path, folder: Path, wanted: Any, seed: int) -> dict[str, Any]:

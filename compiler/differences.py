@@ -39,13 +39,13 @@ def differences(spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> dict[str,
     if not links:
         return {}
     ensure_alone(spec, graph)
-    reader = _Reader(spec, traced, graph)
+    reader = _Reader(spec, traced, graph, frozenset(links))
     return {block: reader.target(block, link) for block, link in links.items() if reader.learns(block)}
 
 
 class _Reader:
-    def __init__(self, spec: Spec, traced: Traced, graph: nx.DiGraph[str]) -> None:
-        self.spec, self.traced, self.graph = spec, traced, graph
+    def __init__(self, spec: Spec, traced: Traced, graph: nx.DiGraph[str], aiming: frozenset[str]) -> None:
+        self.spec, self.traced, self.graph, self.aiming = spec, traced, graph, aiming
 
     def learns(self, block: str) -> bool:
         """Has a block parameters to learn? One without must not stand where targets pass."""
@@ -61,7 +61,7 @@ class _Reader:
         carried = carries(self.graph, block)
         self.ensure_entered(block)
         self.ensure_losses(block, carried)
-        gradient = not (consumer in targeted(self.spec, self.graph) and carries(self.graph, consumer))
+        gradient = not (consumer in self.aiming and carries(self.graph, consumer))
         return Target(
             node=value,
             loss=DISTANCE,

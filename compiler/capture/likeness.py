@@ -42,7 +42,8 @@ def likeness(value: Any, depth: int = _DEPTH) -> Any:
         return partial, likeness([value.func, value.args, value.keywords], depth - 1)
     if isinstance(value, FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or ()]
-        return value.__code__, likeness([held, value.__defaults__, value.__kwdefaults__], depth - 1)
+        known = id(value.__globals__)  # where its names are looked up
+        return value.__code__, known, likeness([held, value.__defaults__, value.__kwdefaults__], depth - 1)
     return "itself", id(value)
 
 

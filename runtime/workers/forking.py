@@ -60,13 +60,13 @@ def _prepare(threads: str) -> None:
     """Start the fork server, if it is not there. Libraries read the number of threads when they are loaded."""
     before = os.environ.get("OMP_NUM_THREADS")
     _context.set_forkserver_preload([*PRELOAD])
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which it would take for its own
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which it would take for its own
     os.environ["OMP_NUM_THREADS"] = threads
     try:
         forkserver.ensure_running()
     finally:
         os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _begin(arguments: list[str], environment: dict[str, str], log: Path | None) -> None:
