@@ -85,7 +85,7 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
     """Work until the run is over. A worker that fails leaves at once: its threads may wait for ranks that are gone."""
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import join
-    from lpc.runtime.workers.supervisor import LOST, MISTAKE
+    from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE
 
     try:
         worker = join(plan.data, how.device, patience=how.patience)
@@ -99,7 +99,7 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
         for problem in error.diagnostics:
             tell(problem)
         codes = {problem.code for problem in error.diagnostics}
-        _leave(LOST if codes & {"0681", "0682"} else MISTAKE)
+        _leave(LOST if codes.intersection(LOSSES) else MISTAKE)
     except Exception:
         traceback.print_exc()
         _leave(DEFECT)

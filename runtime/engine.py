@@ -21,7 +21,7 @@ from lpc.runtime.resources import Frame
 from lpc.runtime.schedules import needs_lengths
 from lpc.runtime.selection import choose_device, choose_kernels
 from lpc.runtime.state import State
-from lpc.runtime.workers.transport import Alone, Transport
+from lpc.runtime.workers.transport import Alone, Stamp, Transport
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.loader import load_spec
 from lpc.specs.plan.manifest import plan_hash
@@ -118,7 +118,9 @@ class Engine:
 
     def joined(self, meter: Meter) -> Meter:
         """Return what all ranks have measured, on each of them."""
-        return meter if self.transport.size == 1 else meter.joined(self.transport.exchange(meter.portable()))
+        if self.transport.size == 1:
+            return meter
+        return meter.joined(self.transport.exchange(meter.portable(), Stamp(self.steps_done, 0, "metrics")))
 
     @cached_property
     def identity(self) -> str:

@@ -24,6 +24,7 @@ from lpc.runtime.phases import stretch_at
 from lpc.runtime.report import Quiet, Reporter
 from lpc.runtime.stopping import criterion, find
 from lpc.runtime.tracing import Tracer
+from lpc.runtime.workers.transport import Stamp
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
 
@@ -94,7 +95,7 @@ class _Run:
         if self.folder is not None:
             if self.leads:
                 self.tidy(self.folder, resume)
-            self.engine.transport.exchange(None)
+            self.engine.transport.exchange(None, Stamp(-1, 0, "the start of the run"))
             if resume and pieces.exists(self.folder / LAST):
                 self.restore(self.folder / LAST)
         self.journal = Journal(self.folder if self.leads else None, self.progress.step, tensorboard)

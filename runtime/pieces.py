@@ -23,7 +23,7 @@ from lpc.runtime import checkpoint
 from lpc.runtime.checkpoint import FORMAT, Checkpoint, Progress
 from lpc.runtime.machine import Machine
 from lpc.runtime.meter import Meter
-from lpc.runtime.workers.transport import Transport
+from lpc.runtime.workers.transport import Stamp, Transport
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
 
@@ -45,11 +45,12 @@ def write(
         name = _file(block, progress.step)
         write_atomically(folder / name, data)
         written[block] = {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
-    found = transport.exchange(written)
-    joined = meter.joined(transport.exchange(meter.portable()))
+    act = Stamp(progress.step, 0, "checkpoint")
+    found = transport.exchange(written, act)
+    joined = meter.joined(transport.exchange(meter.portable(), act))
     if transport.rank == 0:
         _conclude(path, plan, progress, joined, {block: entry for own in found for block, entry in own.items()})
-    transport.exchange(None)
+    transport.exchange(None, act)
 
 
 def _conclude(path: Path, plan: str, progress: Progress, meter: Meter, blocks: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from lpc.runtime.handlers import Binder, Operation, Section
 from lpc.runtime.resources import Frame
-from lpc.runtime.workers.transport import Transport
+from lpc.runtime.workers.transport import Stamp, Transport
 from lpc.specs.files import write_atomically
 from lpc.specs.plan.instructions import Call, Free, Instruction, Receive, Reduce, Send, Update
 
@@ -115,9 +115,10 @@ def gathered(spans: Sequence[Span], transport: Transport) -> list[list[Span]]:
 
     Processes of one machine share a clock. Others are set to that of rank 0 by when they leave a common act.
     """
-    transport.exchange(None)
+    act = Stamp(-1, 0, "trace")
+    transport.exchange(None, act)
     now, host = time.perf_counter(), socket.gethostname()
-    found = transport.exchange((host, now, [tuple(span) for span in spans]))
+    found = transport.exchange((host, now, [tuple(span) for span in spans]), act)
     home, zero, _ = found[0]
     shifts = [0.0 if host == home else zero - now for host, now, _ in found]
     return [

@@ -19,33 +19,55 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lpc.runtime.workers.packing import dense, describe, pack, unpack
-from lpc.runtime.workers.transport import PATIENCE, ROOM, Stamp, ensure_same, lost, silent
+from lpc.runtime.workers.roll import Roll
+from lpc.runtime.workers.transport import (
+    MEETING,
+    PATIENCE,
+    ROOM,
+    Stamp,
+    absent,
+    ensure_same,
+    lost,
+    silent,
+    told_of_time,
+)
+from lpc.specs.diagnostics import LpcError
 from lpc.specs.ranks.wiring import Edge
 
 HEADER = 48  # numbers in the first message; what does not fit follows in a second one
 FIXED = 4  # step, part, name, how many numbers follow
-FOREVER = timedelta(days=7)  # of groups: patience is the transport's own
+FOREVER = timedelta(days=7)  # an edge is read ahead: it may be idle, and patience is the transport's own
 END = -1
+JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
 
 Found = tuple[list[int], list[Tensor]] | BaseException | None
 
 
 class Gloo:
-    """One rank's transport, in a process that has joined the default process group."""
+    """One rank's transport, in a process that has joined the default process group.
+
+    `roll` tells which ranks have not come where a common act fails. Errors: 0681 and 0682, ranks that do not come.
+    """
 
     def __init__(
-        self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE, room: int = ROOM
+        self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE, room: int = ROOM,
+        roll: Roll | None = None,
     ) -> None:
-        self.rank, self.size, self.patience = dist.get_rank(), dist.get_world_size(), patience
+        self.rank, self.size, self.patience, self.roll = dist.get_rank(), dist.get_world_size(), patience, roll
         self.out: dict[int, _Outgoing] = {}
         self.incoming: dict[int, _Incoming] = {}
+        limit = timedelta(seconds=patience)
+        self.call()
         for source, target in edges:  # in one order: making a group is a common act of all ranks
-            group = dist.new_group([source, target], timeout=FOREVER, backend="gloo")
+            try:
+                group = dist.new_group([source, target], timeout=limit, backend="gloo")
+            except RuntimeError as error:
+                raise self.absent(JOINING, error) from None
             if self.rank == source:
                 self.out[target] = _Outgoing(group, target, room)
             if self.rank == target:
                 self.incoming[source] = _Incoming(group, source, device, room)
-        self.exchange(None)
+        self.exchange(None, JOINING)
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
         try:
@@ -66,20 +88,38 @@ class Gloo:
         ensure_same(self.rank, source, stamp, f"another value, of step {fixed[0]}", fixed[:3] == _fixed(stamp))
         return tensors
 
-    def exchange(self, item: Any) -> list[Any]:
+    def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         found: list[Any] = [None] * self.size
+        self.call()
         try:
             dist.all_gather_object(found, item)
         except RuntimeError as error:
-            raise lost(self.rank, -1, Stamp(-1, 0, "exchange"), error) from None
+            raise self.absent(what, error) from None
         return found
 
+    def call(self) -> None:
+        """Answer the roll before a common act."""
+        if self.roll is not None:
+            self.roll.answer()
+
+    def absent(self, what: Stamp, error: RuntimeError) -> LpcError:
+        """Return what is told where a common act failed."""
+        missing = [] if self.roll is None else self.roll.missing()
+        return absent(self.rank, self.size, missing, what, self.patience, error)
+
     def close(self) -> None:
-        for outgoing in self.out.values():
-            outgoing.end(self.patience)
-        for incoming in self.incoming.values():
+        for target, outgoing in self.out.items():
+            try:
+                outgoing.end(self.patience)
+            except TimeoutError:
+                raise silent(self.rank, target, LEAVING, self.patience, sending=True) from None
+            except RuntimeError as error:
+                raise lost(self.rank, target, LEAVING, error) from None
+        for source, incoming in self.incoming.items():
             incoming.thread.join(self.patience)
-        self.exchange(None)
+            if incoming.thread.is_alive():
+                raise silent(self.rank, source, LEAVING, self.patience)
+        self.exchange(None, LEAVING)
         dist.destroy_process_group()
 
 
@@ -111,7 +151,7 @@ class _Outgoing:
             try:
                 work.wait(timedelta(seconds=patience))
             except RuntimeError as error:
-                if "imed out" in str(error):
+                if told_of_time(error):
                     raise TimeoutError from None
                 raise
         self.pending.popleft()
@@ -154,7 +194,8 @@ class _Incoming:
         return fixed, tensors
 
     def filled(self, memory: Tensor) -> Tensor:
-        dist.recv(memory, self.source, self.group)
+        if (work := dist.irecv(memory, self.source, self.group)) is not None:
+            work.wait(FOREVER)
         return memory
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -12,7 +13,8 @@ import torch.distributed as dist
 from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
 from lpc.runtime.workers.gloo import Gloo
-from lpc.runtime.workers.store import part, reach
+from lpc.runtime.workers.roll import Roll
+from lpc.runtime.workers.store import elsewhere, part, reach
 from lpc.runtime.workers.supervisor import ATTEMPT, STEPPED, STORE
 from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
@@ -40,9 +42,10 @@ def join(
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plans = rank_plans(plan, spec, size)
     chosen = _device(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
-    began = meet(rank, size, patience)
-    worker = Worker(plan, plans, Gloo(edges_of(plans), chosen, patience, max(ROOM, room_of(plans))), chosen, data)
-    worker.began = began if rank == 0 else None
+    met = meet(rank, size, patience)
+    transport = Gloo(edges_of(plans), chosen, patience, max(ROOM, room_of(plans)), met.roll)
+    worker = Worker(plan, plans, transport, chosen, data)
+    worker.began = met.began if rank == 0 else None
     return worker
 
 
@@ -54,16 +57,29 @@ def _device(plan: Plan, wanted: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def meet(rank: int, size: int, patience: float) -> Callable[[], None] | None:
-    """Make the default process group; return what tells our own supervisor that the first step is done."""
-    limit = timedelta(seconds=patience)
+@dataclass(frozen=True)
+class Met:
+    """Ranks that have met: who has come to what, and what tells our own supervisor that the first step is done."""
+
+    roll: Roll
+    began: Callable[[], None] | None = None
+
+
+def meet(rank: int, size: int, patience: float) -> Met:
+    """Make the default process group, in the store of our own supervisor or of torchrun.
+
+    Raises LpcError: 0682 with the ranks that have not come.
+    """
+    limit, own = timedelta(seconds=patience), STORE in os.environ
+    roll = None
     try:
-        if STORE not in os.environ:
-            dist.init_process_group("gloo", timeout=limit)
-            return None
-        store = part(reach(os.environ[STORE], limit), os.environ[ATTEMPT])
+        store = part(reach(os.environ[STORE], limit), os.environ[ATTEMPT]) if own else elsewhere(limit)
+        roll = Roll(store, rank, size)
+        roll.answer()
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
-        return lambda: store.set(STEPPED, "yes")
     except (RuntimeError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise LpcError(Diagnostic("0682", "the ranks did not meet", place=f"rank {rank}", notes=(reason,))) from None
+        missing = roll.missing() if roll is not None else []
+        who = f": no word from rank {', '.join(map(str, missing))}" if missing else ""
+        message, reason = f"the ranks did not meet{who}", str(error).split("\n")[0]
+        raise LpcError(Diagnostic("0682", message, place=f"rank {rank}", notes=(reason,))) from None
+    return Met(roll, (lambda: store.set(STEPPED, "yes")) if own else None)

@@ -27,6 +27,13 @@ def reach(where: str, limit: timedelta) -> Any:
     return _dist.TCPStore(host, int(port), is_master=False, timeout=limit)
 
 
+def elsewhere(limit: timedelta) -> Any:
+    """Return a client of the store that torchrun serves."""
+    store, _, _ = next(_dist.rendezvous("env://", timeout=limit))
+    store.set_timeout(limit)
+    return _dist.PrefixStore("lpc", store)
+
+
 def part(store: Any, attempt: int | str) -> Any:
     """Return the part of a store that belongs to one attempt."""
     return _dist.PrefixStore(str(attempt), store)

@@ -22,6 +22,7 @@ from lpc.runtime.workers.store import address, part, serve
 STORE, ATTEMPT = "LPC_STORE", "LPC_ATTEMPT"
 STEPPED = "stepped"  # what rank 0 sets after its first step
 
+LOSSES = ("0681", "0682")  # a silent rank, and one that is gone
 LOST = 75  # the exit code of a worker that has lost another one: to be tried again
 MISTAKE = 2
 GLANCE = 0.02  # seconds between two looks
@@ -123,6 +124,13 @@ class Supervisor:
         rank, code = min(ended.items(), key=lambda item: (item[1] != MISTAKE, item[1] == LOST))
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         print(f"rank {rank} {how}", file=self.out)
-        if code == MISTAKE and rank:
+        if rank and code == MISTAKE:
             print(self.log(rank).read_text(errors="replace"), file=self.out, end="")
+        elif rank and code == LOST:
+            print(self.told(rank), file=self.out, end="")
         return code
+
+    def told(self, rank: int) -> str:
+        """Return what a rank said last of another one that it has lost."""
+        written = self.log(rank).read_text(errors="replace")
+        return written[max(written.rfind(f"error[LPC{code}]") for code in LOSSES) :]

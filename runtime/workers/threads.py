@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lpc.runtime.workers.transport import PATIENCE, ROOM, Stamp, ensure_same, lost, silent
+from lpc.runtime.workers.transport import MEETING, PATIENCE, ROOM, Stamp, absent, ensure_same, silent
 from lpc.specs.ranks.wiring import Edge
 
 Queue = queue.Queue[tuple[Stamp, list[Tensor]]]
@@ -23,6 +23,7 @@ class Hub:
         self.queues: dict[Edge, Queue] = {edge: queue.Queue(room) for edge in edges}
         self.barrier = threading.Barrier(size)
         self.items: list[Any] = [None] * size
+        self.acts = [0] * size  # how many meetings each rank has come to
 
     def transport(self, rank: int) -> Threads:
         """Return a rank's transport."""
@@ -30,7 +31,10 @@ class Hub:
 
     def abort(self) -> None:
         """Let no rank wait for one that has failed."""
+        self.failed = True
         self.barrier.abort()
+
+    failed = False
 
 
 class Threads:
@@ -53,14 +57,18 @@ class Threads:
         ensure_same(self.rank, source, stamp, f"`{found.value}` of step {found.step}", found == stamp)
         return tensors
 
-    def exchange(self, item: Any) -> list[Any]:
-        self.hub.items[self.rank] = item
+    def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
+        hub = self.hub
+        hub.items[self.rank] = item
+        hub.acts[self.rank] += 1
         try:
-            self.hub.barrier.wait(self.hub.patience)
-            found = list(self.hub.items)
-            self.hub.barrier.wait(self.hub.patience)
-        except threading.BrokenBarrierError as error:
-            raise lost(self.rank, (self.rank + 1) % self.size, Stamp(-1, 0, "exchange"), error) from None
+            hub.barrier.wait(hub.patience)
+            found = list(hub.items)
+            hub.barrier.wait(hub.patience)
+        except threading.BrokenBarrierError:
+            missing = [rank for rank, acts in enumerate(hub.acts) if acts < hub.acts[self.rank]]
+            reason = "a rank has failed" if hub.failed else "timed out"
+            raise absent(self.rank, self.size, missing, what, hub.patience, reason) from None
         return found
 
     def close(self) -> None:

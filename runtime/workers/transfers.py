@@ -10,6 +10,7 @@ from lpc.runtime.parts import cut
 from lpc.runtime.resources import Frame
 from lpc.runtime.workers.transport import Stamp
 from lpc.specs.plan.instructions import Receive, Reduce, Send
+from lpc.specs.plan.text import line
 
 
 def _bind_send(section: Section, instruction: Send) -> Operation:
@@ -37,11 +38,12 @@ def _bind_receive(section: Section, instruction: Receive) -> Operation:
 def _bind_reduce(section: Section, instruction: Reduce) -> Operation:
     """Every rank gives its bundle to all others, and adds up all of them itself, in one order."""
     target, value, ranks = instruction.target, instruction.value, instruction.ranks
+    name = line(instruction)  # so that whoever does not come is told by it
     transport = section.resources.transport
     section.ports[target] = section.ports[value]
 
     def reduce(frame: Frame) -> None:
-        stamp, own = Stamp(frame.step, frame.part, value), frame.env.get(value, [])
+        stamp, own = Stamp(frame.step, frame.part, name), frame.env.get(value, [])
         for rank in ranks:
             if rank != transport.rank:
                 transport.send(rank, stamp, own)

@@ -20,6 +20,12 @@ class Stamp(NamedTuple):
     part: int
     value: str
 
+    def __str__(self) -> str:
+        return f"`{self.value}`" + (f" of step {self.step}" if self.step >= 0 else "")
+
+
+MEETING = Stamp(-1, 0, "a meeting of all ranks")
+
 
 class Transport(Protocol):
     """One rank's way to the others."""
@@ -36,8 +42,11 @@ class Transport(Protocol):
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         """Return the next value of an edge. Errors: 0681 silence, 0682 a rank that is gone, 0683 another value."""
 
-    def exchange(self, item: Any) -> list[Any]:
-        """Give an item to all ranks and return those of all, by rank; every rank calls it equally often."""
+    def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
+        """Give an item to all ranks and return those of all, by rank; every rank calls it equally often.
+
+        `what` names it. Errors: 0681 and 0682, which name the ranks that have not come, or of which one has left.
+        """
 
     def close(self) -> None:
         """Leave in order: what was sent has arrived."""
@@ -54,7 +63,7 @@ class Alone:
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         raise self._lonely(f"receive `{stamp.value}` from rank {source}")
 
-    def exchange(self, item: Any) -> list[Any]:
+    def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         return [item]
 
     def close(self) -> None:
@@ -68,18 +77,44 @@ def silent(rank: int, peer: int, stamp: Stamp, seconds: float, sending: bool = F
     """Return the error of a rank that was waited for in vain, with edge, value and step."""
     edge = f"{rank}->{peer}" if sending else f"{peer}->{rank}"
     what = f"rank {peer} takes nothing" if sending else f"nothing came from rank {peer}"
-    message = f"{what} over edge {edge} for {seconds:g} s, at `{stamp.value}` of step {stamp.step}"
+    message = f"{what} over edge {edge} for {seconds:g} s, at {stamp}"
     return LpcError(Diagnostic("0681", message, place=f"rank {rank}"))
 
 
 def lost(rank: int, peer: int, stamp: Stamp, reason: object) -> LpcError:
     """Return the error of a rank that is gone."""
-    message = f"rank {peer} is gone; rank {rank} waited for it with `{stamp.value}` of step {stamp.step}"
+    return _gone(rank, f"rank {peer}", stamp, reason)
+
+
+def absent(rank: int, size: int, missing: Sequence[int], what: Stamp, seconds: float, reason: object) -> LpcError:
+    """Return the error of a common act that failed: who has not come to it, else that it is one of the others.
+
+    A `reason` that tells of time means silence, any other one a rank that is gone.
+    """
+    peers = [peer for peer in missing if peer != rank]
+    others = [peer for peer in range(size) if peer != rank]
+    named = peers or others
+    who = f"rank{'s' if len(named) > 1 else ''} {', '.join(map(str, named))}"
+    who = who if peers or len(others) == 1 else f"one of {who}"
+    if not told_of_time(reason):
+        return _gone(rank, who, what, reason)
+    message = f"nothing came from {who} for {seconds:g} s, at {what}"
+    return LpcError(Diagnostic("0681", message, place=f"rank {rank}"))
+
+
+def told_of_time(reason: object) -> bool:
+    """Tell whether torch gave up because nothing happened for too long."""
+    return "imed out" in str(reason)
+
+
+def _gone(rank: int, who: str, stamp: Stamp, reason: object) -> LpcError:
+    many = who.startswith("ranks")
+    message = f"{who} {'are' if many else 'is'} gone; rank {rank} waited for {'them' if many else 'it'} with {stamp}"
     return LpcError(Diagnostic("0682", message, place=f"rank {rank}", notes=(str(reason).split("\n")[0],)))
 
 
 def ensure_same(rank: int, peer: int, wanted: Stamp, found: object, same: bool) -> None:
     """Refuse a value that another one was expected in place of (0683)."""
     if not same:
-        message = f"rank {rank} expected `{wanted.value}` of step {wanted.step} from rank {peer}, and got {found}"
+        message = f"rank {rank} expected {wanted} from rank {peer}, and got {found}"
         raise LpcError(Diagnostic("0683", message, place=f"rank {rank}"))

@@ -167,3 +167,16 @@ def test_a_mistake_is_told_once(folder: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=280, check=False)
     assert done.returncode == 2
     assert "LPC0684" in done.stderr
+
+
+def test_a_stopped_worker_is_given_up(folder: Path, started: Any) -> None:
+    """It neither ends nor says anything: the other one tells edge or act, step and rank, and all begin again."""
+    process = started("stopped", "--workers", "2", "--patience", "3")
+    for victim, step in ((0, 8), (1, 40)):
+        until_step(process, folder / "stopped", step)
+        until(process, lambda: len(workers_of(process)) == 2)
+        workers_of(process)[victim].send_signal(signal.SIGSTOP)
+        pattern = rf"LPC0681.*rank {victim}.*for 3 s, at `.*` of step \d+(.*\n)*starting.*restart {victim + 1}"
+        until(process, lambda p=pattern: re.search(p, (folder / "stopped.log").read_text()) is not None)
+    assert process.wait(120) == 0
+    assert_same(folder, "stopped")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.join import meet
+from lpc.runtime.workers.supervisor import LOST
 from lpc.runtime.workers.transport import ROOM, Stamp, Transport
 from lpc.specs.diagnostics import LpcError
 
@@ -112,16 +115,25 @@ ACTS: dict[Callable[[Transport], Any], tuple[Any, Any]] = {
 def main(folder: Path) -> None:
     """Do all acts over gloo, and write what came of them."""
     rank = int(os.environ["RANK"])
-    meet(rank, 2, PATIENCE)
-    transport = Gloo(EDGES, torch.device("cpu"), PATIENCE)
+    transport = Gloo(EDGES, torch.device("cpu"), PATIENCE, roll=meet(rank, 2, PATIENCE).roll)
     found = {act.__name__: act(transport) for act in ACTS}
     transport.patience = 0.3
     found["tells_of_silence"] = tells_of_silence(transport)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     if rank == 1:
         found["tells_of_loss"] = _code(lambda: _until_lost(transport), "rank 0 is gone", "step 9")
+        stamp = Stamp(9, 0, "metrics")
+        found["tells_who_left_all"] = _code(lambda: transport.exchange(None, stamp), "rank 0 is gone", str(stamp))
         (folder / f"{rank}.json").write_text(json.dumps(found))
     os._exit(0)
+
+
+def _told(act: Callable[[], Any]) -> str:
+    try:
+        act()
+    except LpcError as error:
+        return str(error)
+    return "nothing"
 
 
 def _until_lost(transport: Gloo) -> None:
@@ -129,5 +141,20 @@ def _until_lost(transport: Gloo) -> None:
     transport.receive(0, Stamp(9, 0, "h"))
 
 
+def stopped(folder: Path) -> None:
+    """Rank 2 of three stops before a common act: it is there, and silent. The others write what they are told."""
+    rank, patience = int(os.environ["RANK"]), 2.0
+    transport = Gloo([(2, 1)], torch.device("cpu"), patience, roll=meet(rank, 3, patience).roll)
+    if rank == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    acts = [lambda: transport.exchange(None, Stamp(3, 0, "checkpoint"))]
+    told = [_told(act) for act in [*acts, lambda: transport.receive(2, Stamp(3, 0, "h"))][: rank + 1]]
+    (folder / f"{rank}.txt").write_text("\n".join(told))
+    while not (folder / "1.txt").exists():  # the launcher ends all soon after the first one
+        time.sleep(0.05)
+    sys.stdout.flush()
+    os._exit(LOST)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (stopped if len(sys.argv) > 2 else main)(Path(sys.argv[1]))

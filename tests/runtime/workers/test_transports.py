@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import lpc
-from lpc.runtime.workers.supervisor import Supervisor
+from lpc.runtime.workers.supervisor import LOST, Supervisor
 from lpc.runtime.workers.threads import Hub
-from lpc.runtime.workers.transport import Alone, Stamp
+from lpc.runtime.workers.transport import Alone, Stamp, absent
 from lpc.specs.ranks.plan import rank_plans
 
 SCRIPT = Path(__file__).with_name("acts.py")
@@ -57,8 +57,36 @@ def test_threads_tell_of_silence() -> None:
 def test_threads_tell_of_loss() -> None:
     hub = Hub(2, acts.EDGES, patience=20)
     hub.abort()
-    with pytest.raises(lpc.LpcError, match="LPC0682"):
-        hub.transport(0).exchange(None)
+    with pytest.raises(lpc.LpcError, match=r"LPC0682.*rank 1 is gone; rank 0 waited for it with `h` of step 2"):
+        hub.transport(0).exchange(None, Stamp(2, 0, "h"))
+
+
+def test_threads_tell_who_has_not_come() -> None:
+    """Two of four are there."""
+    hub = Hub(4, [], patience=0.3)
+    found: list[str] = []
+
+    def meet(rank: int) -> None:
+        with pytest.raises(lpc.LpcError) as caught:
+            hub.transport(rank).exchange(None, Stamp(7, 0, "checkpoint"))
+        found.append(str(caught.value))
+
+    threads = [threading.Thread(target=meet, args=(rank,)) for rank in (0, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ["nothing came from ranks 1, 3 for 0.3 s, at `checkpoint` of step 7" in one for one in found] == [True] * 2
+
+
+def test_a_common_act_names_whom_it_can() -> None:
+    """Those that have not come; where all have and one left since, that it is one of them."""
+    stamp = Stamp(4, 0, "g = reduce g1 over 0, 1, 2")
+    told = str(absent(1, 3, [2], stamp, 5, "Connection closed by peer"))
+    assert "error[LPC0682]: rank 2 is gone; rank 1 waited for it with `g = reduce g1 over 0, 1, 2` of step 4" in told
+    assert "one of ranks 0, 2 is gone" in str(absent(1, 3, [], stamp, 5, "Connection closed by peer"))
+    told = str(absent(1, 3, [1], stamp, 5, "Timed out"))
+    assert "error[LPC0681]: nothing came from one of ranks 0, 2 for 5 s" in told
 
 
 def test_gloo(tmp_path: Path) -> None:
@@ -69,7 +97,16 @@ def test_gloo(tmp_path: Path) -> None:
     for act, wanted in acts.ACTS.items():
         assert tuple(own[act.__name__] for own in found) == wanted, act.__name__
     assert [own["tells_of_silence"] for own in found] == ["", "0681"]
-    assert found[1]["tells_of_loss"] == "0682"
+    assert (found[1]["tells_of_loss"], found[1]["tells_who_left_all"]) == ("0682", "0682")
+
+
+def test_gloo_tells_of_a_stopped_rank(tmp_path: Path) -> None:
+    """Its sockets are open and nothing comes: over an edge as in a common act that rank is named, and it is ended."""
+    out = StringIO()
+    assert Supervisor([str(SCRIPT), str(tmp_path), "stopped"], 3, tmp_path, 0, out=out).run().code == LOST
+    told = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
+    assert [one.count("nothing came from rank 2 for 2 s, at `checkpoint` of step 3") for one in told] == [1, 1]
+    assert "nothing came from rank 2 over edge 2->1 for 2 s, at `h` of step 3" in told[1]
 
 
 def test_the_plan_of_a_rank_does_not_run_alone() -> None:
