@@ -38,7 +38,7 @@ from lpc.compiler.rehearse import rehearse as rehearse_blocks
 from lpc.compiler.relaxation import INDEX
 from lpc.compiler.schedule import Kernels, Sections
 from lpc.compiler.schedule import schedule as schedule_blocks
-from lpc.compiler.solvable import doubts, idle_weights
+from lpc.compiler.solvable import doubts, idle_memories, idle_weights
 from lpc.compiler.splitting import split_layers
 from lpc.compiler.trained import choose_trained
 from lpc.compiler.variables import Variable, Variables, variables
@@ -302,7 +302,7 @@ def plan_variables(build: Build) -> dict[str, PlanVariable]:
 def _variable(variable: Variable, build: Build) -> PlanVariable:
     return PlanVariable(
         variable.name, variable.value, variable.producer, variable.boundaries, variable.optimizer,
-        dict(variable.options), _variable_types(build)[variable.value],
+        dict(variable.options), _variable_types(build)[variable.value], variable.state,
     )  # fmt: skip
 
 
@@ -340,6 +340,7 @@ def report(build: Build) -> dict[str, Any]:
         "notes": [
             *frozen_notes(_given(build.graph)),
             *idle_weights(build.variables, build.problems),
+            *idle_memories(build.variables),
             *moment_notes(build.problems),
             *idle_optimizers(build.spec, build.problems),
             *plain_notes({b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None}),

@@ -24,7 +24,7 @@ from lpc.compiler.local_loss import LocalLoss
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.optimizer_class import optimizer_class
 from lpc.compiler.reference import Reference
-from lpc.compiler.variables import Factor, Penalty, Variable, Variables, penalty_names
+from lpc.compiler.variables import PERSISTENT, Factor, Penalty, Variable, Variables, penalty_names
 from lpc.specs.term import Term
 
 Values = Mapping[str, Tensor]
@@ -65,6 +65,7 @@ class _Step:
         self.problems = walk.problems
         self.size = len(next(iter(batch.values())))
         self.forward: Mapping[str, Any] = {}
+        self.known: dict[str, dict[str, Any]] = {}  # by the optimizers of variables, as they ended
 
     def run(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the gradients of the weights, and the losses as they are recorded."""
@@ -131,7 +132,7 @@ class _Step:
     def solve(self, group: list[Variable], found: dict[str, Tensor], fresh: bool) -> None:
         """Step some variables together while the others stay; what pulls them is computed anew where it has moved."""
         leaves = {v.value: found[v.value].clone().requires_grad_() for v in group}
-        optimizers = [optimizer_class(v.optimizer)([leaves[v.value]], **v.options) for v in group]
+        optimizers = [self.optimizer(v, leaves[v.value]) for v in group]
         jacobi, moving = self.variables.sweep == "jacobi", self.variables.moving
         consumers = [b for v in group for b in v.consumers]
         pulling = list(dict.fromkeys(v.producer for v in group if v.anchor))
@@ -147,7 +148,16 @@ class _Step:
                 leaves[variable.value].grad = self.slope(variable, leaves[variable.value], point)
             for optimizer in optimizers:
                 optimizer.step()
+        for variable, optimizer in zip(group, optimizers, strict=True):
+            self.known[variable.name] = optimizer.state[leaves[variable.value]]
         found.update({name: leaf.detach() for name, leaf in leaves.items()})
+
+    def optimizer(self, variable: Variable, leaf: Tensor) -> torch.optim.Optimizer:
+        """Return a variable's optimizer, which may know what it did in the sweep before."""
+        made = optimizer_class(variable.optimizer)([leaf], **variable.options)
+        if variable.state == PERSISTENT and variable.name in self.known:
+            made.state[leaf] = self.known[variable.name]
+        return made
 
     def slope(self, variable: Variable, leaf: Tensor, point: _Point) -> Tensor:
         """Return the derivative of all terms by one variable."""

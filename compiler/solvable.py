@@ -14,7 +14,7 @@ import torch
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.optimizer_class import optimizer_class
-from lpc.compiler.variables import Factor, Penalty, Variable, Variables
+from lpc.compiler.variables import PERSISTENT, Factor, Penalty, Variable, Variables
 from lpc.specs import signatures
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
@@ -50,6 +50,16 @@ def idle_weights(variables: Variables, problems: Mapping[str, LocalProblem]) -> 
     if variable.steps > 1 or variable.l1 or optimizer is None or optimizer.name != "sgd":
         return []
     return [f"the weight of {variable.name} only rescales the learning rate of block `{variable.producer}`"]
+
+
+def idle_memories(variables: Variables) -> list[str]:
+    """Return notes about optimizers that are to persist and have nothing to remember."""
+    plain = [v for v in variables.every.values() if v.optimizer == "sgd" and not v.options.get("momentum")]
+    return [
+        f"`state=persistent` of {v.name} changes nothing: `sgd` without momentum remembers nothing"
+        for v in plain
+        if v.state == PERSISTENT
+    ]
 
 
 def movements(

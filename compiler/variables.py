@@ -24,6 +24,15 @@ LINK = "variable"
 CONSISTENCY = "consistency"
 # What is said of one link and holds for the whole step.
 SHARED = ("sweep", "sweeps", "init", "refresh", "weights_input", "buffers")
+PERSISTENT = "persistent"
+# Optimizers whose memory is a number for each element, zero at first, and whose counters change nothing, by the options
+# with which that is not so. Adam, for one, counts steps to correct its means.
+BY_SAMPLE: Mapping[str, frozenset[str]] = {
+    "sgd": frozenset({"dampening"}),
+    "rmsprop": frozenset(),
+    "adagrad": frozenset({"lr_decay", "initial_accumulator_value"}),
+    "adadelta": frozenset(),
+}
 SCALED, WEIGHED = "scale", "weight"
 Factor = float | Term
 
@@ -59,6 +68,7 @@ class Variable:
     divides: bool
     scale: Factor
     l1: float
+    state: str = "reset"
 
     @property
     def pulls(self) -> bool:
@@ -207,6 +217,7 @@ class _Reader:
             divides=given["divide_by_weight"],
             scale=_factor(given["scale"]),
             l1=float(given["l1"]),
+            state=given["state"],
         )
 
     def shared(self, links: list[tuple[str, str, Term]]) -> dict[str, Any]:
@@ -264,10 +275,25 @@ class _Reader:
             self.refuse("`refresh` is for `init=cache`", found[0].producer, "add `init=cache`, or remove `refresh`")
         if shared["init"] != "cache":
             return
+        for variable in found:
+            self.ensure_by_sample(variable)
         if shared["weights_input"] == "forward":
             self.refuse("with `init=cache` there is no forward pass for `weights_input=forward`", found[0].producer)
         if any(data["link"].name != LINK for *_, data in self.graph.edges(data=True)):
             self.refuse("with `init=cache` every boundary needs a variable", found[0].producer)
+
+    def ensure_by_sample(self, variable: Variable) -> None:
+        """Samples come at times of their own: what an optimizer remembers must be theirs, and nothing at first."""
+        if variable.state != PERSISTENT:
+            return
+        plain = BY_SAMPLE.get(variable.optimizer)
+        told = {k for k, v in variable.options.items() if plain is not None and k in plain and v}
+        if plain is not None and not told:
+            return
+        wrong = " and ".join(f"`{key}`" for key in sorted(told))
+        message = f"`{variable.optimizer}`{f' with {wrong}' if wrong else ''} does not remember each sample by itself"
+        help = f"take one of {', '.join(BY_SAMPLE)}, or `state=reset`"
+        self.refuse(f"{message}, and `init=cache, state=persistent` needs that", variable.producer, help)
 
     def span(self, producer: str) -> Span | None:
         """Return where the link after a block is written."""

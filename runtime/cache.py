@@ -11,6 +11,7 @@ from torch import Tensor
 
 IN_MEMORY = 2**30  # bytes of one variable's rows; more are in a temporary file that the system pages
 VISITS = "visits"
+MEMORY = "@"  # between a variable and an entry of its optimizer's memory
 
 
 class SampleCache:
@@ -41,6 +42,17 @@ class SampleCache:
         if name not in self.rows:
             self.rows[name] = self._room(name, len(self.visits), value[:0].cpu())
         self.rows[name][index] = value.cpu()
+
+    def memory(self, name: str, index: Tensor) -> dict[str, Tensor]:
+        """Return {entry: rows} of what a variable's optimizer knows of samples; nothing before it was solved."""
+        prefix = f"{name}{MEMORY}"
+        found = [kept for kept in self.rows if kept.startswith(prefix)]
+        return {kept.removeprefix(prefix): self.fetch(kept, index) for kept in found}
+
+    def remember(self, name: str, index: Tensor, memory: Mapping[str, Tensor]) -> None:
+        """Keep {entry: rows} as what a variable's optimizer knows of samples."""
+        for entry, rows in memory.items():
+            self.store(f"{name}{MEMORY}{entry}", index, rows)
 
     def visit(self, index: Tensor) -> None:
         """Count a visit of each sample."""

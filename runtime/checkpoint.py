@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,21 +46,29 @@ def write(path: Path, plan: str, machine: Machine, progress: Progress, totals: M
 def entries(machine: Machine) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all that a machine's next step depends on: tensors, and the numbers in its optimizers' state.
 
-    Names are `state.NAME`, `correction.[block, entry]`, `optimizer.[block, parameter, entry]`; numbers have the list.
+    Names are `state.NAME`, `correction.[block, entry]`, `optimizer.[block, parameter, entry]`; numbers have the list. A
+    variable's optimizer stands under the block that solves it, and the variable in place of a parameter.
     """
     tensors = {f"state.{name}": tensor for name, tensor in machine.state.own.items()}
     for block, correction in machine.corrections.items():
         tensors |= {f"correction.{json.dumps([block, entry])}": value for entry, value in correction.state()}
     tensors |= {f"sample.{entry}": value for entry, value in machine.cache.state()}
     numbers: dict[str, Any] = {}
-    for block, optimizer in machine.optimizers.items():
-        for parameter, entry, value in optimizer.state():
-            key = json.dumps([block, parameter, entry])
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{key}"] = value
-            else:
-                numbers[key] = value
+    for path, value in _remembered(machine):
+        key = json.dumps(path)
+        if isinstance(value, Tensor):
+            tensors[f"optimizer.{key}"] = value
+        else:
+            numbers[key] = value
     return tensors, numbers
+
+
+def _remembered(machine: Machine) -> Iterator[tuple[list[str], Any]]:
+    """Yield ([block, parameter or variable, entry], value) of all optimizers."""
+    for block, optimizer in machine.optimizers.items():
+        yield from (([block, parameter, entry], value) for parameter, entry, value in optimizer.state())
+    for name, solver in machine.variables.items():
+        yield from (([solver.plan.reader, name, entry], value) for entry, value in solver.state())
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,15 @@ class Checkpoint:
         own = machine.state.owner
         machine.state.load_state_dict({name: t for name, t in self.part("state.").items() if name in own})
         entries: dict[str, dict[str, dict[str, Any]]] = {block: {} for block in machine.optimizers}
+        solved: dict[str, dict[str, Any]] = {name: {} for name in machine.variables}
         for key, value in {**self.numbers, **self.part("optimizer.")}.items():
             block, parameter, entry = json.loads(key)
-            if block in entries:
+            if parameter in solved:
+                solved[parameter][entry] = value
+            elif block in entries:
                 entries[block].setdefault(parameter, {})[entry] = value
+        for name, solver in machine.variables.items():
+            solver.load_state(solved[name])
         for block, optimizer in machine.optimizers.items():
             optimizer.load_state(entries[block])
         offsets: dict[str, dict[str, Tensor]] = {block: {} for block in machine.corrections}

@@ -68,6 +68,8 @@ def resident(engine: Engine) -> Iterator[Tensor]:
     yield from engine.state.own.values()
     for optimizer in machine.optimizers.values():
         yield from (value for _, _, value in optimizer.state() if isinstance(value, Tensor))
+    for solver in machine.variables.values():
+        yield from (value for _, value in solver.state() if isinstance(value, Tensor))
     for correction in machine.corrections.values():
         yield from (value for _, value in correction.state())
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lpc.runtime.handlers import BINDERS, WITHOUT_EFFECTS, Binder, Operation, Section
+from lpc.runtime.memories import keep, recalled
 from lpc.runtime.meter import Reading
 from lpc.runtime.resources import Frame
 from lpc.specs.plan.instructions import (
@@ -40,19 +41,24 @@ def _bind_begin(section: Section, instruction: Begin) -> Operation:
     return begin
 
 
-def _bind_relax(section: Section, instruction: Relax) -> Operation:
-    body = section.bind(instruction.body)
+def _bind_relax(section: Section, instruction: Relax, lasting: bool = True) -> Operation:
+    body, cache = section.bind(instruction.body), section.resources.cache
     optimizers = [section.resources.variables[name] for name in instruction.variables]
 
     def relax(frame: Frame) -> None:
         for optimizer in optimizers:
-            optimizer.begin()
+            optimizer.begin(recalled(optimizer, frame, cache, lasting))
         for operation in body:
             operation(frame)
         for optimizer in optimizers:
-            optimizer.end()
+            keep(optimizer, frame, cache, optimizer.end(), lasting)
 
     return relax
+
+
+def _bind_passing_relax(section: Section, instruction: Relax) -> Operation:
+    """As `relax`, but what optimizers remember is known to this section alone."""
+    return _bind_relax(section, instruction, lasting=False)
 
 
 def _bind_step_variable(section: Section, instruction: StepVariable) -> Operation:
@@ -85,10 +91,12 @@ def _bind_due(section: Section, instruction: Due) -> Operation:
     cache = section.resources.cache
 
     def due(frame: Frame) -> None:
-        frame.due = cache.due(frame.env[index][0].cpu(), period)
+        frame.rows = frame.env[index][0].cpu()
+        frame.due = cache.due(frame.rows, period)
         if bool(frame.due.any()):
             for operation in body:
                 operation(frame)
+        frame.rows = None
 
     return due
 
@@ -171,6 +179,7 @@ EVERY: dict[type, Binder] = {**BINDERS, **_VARIABLES}
 EVERY_WITHOUT_EFFECTS: dict[type, Binder] = {
     **WITHOUT_EFFECTS,
     **_VARIABLES,
+    Relax: _bind_passing_relax,
     Store: _bind_passing_store,
     Visit: _bind_passing_visit,
 }

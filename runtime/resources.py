@@ -45,6 +45,8 @@ class Frame:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     offsets: dict[str, Offset] = field(default_factory=dict)  # measured in this section
     due: Tensor | None = None  # the samples of the batch that the body of a `due` is for
+    rows: Tensor | None = None  # their numbers, on the CPU, in the body of a `due`
+    remembered: dict[str, dict[str, Any]] = field(default_factory=dict)  # by optimizers of variables that persist
     stored: dict[str, Tensor] = field(default_factory=dict)  # variables that this section has kept, for the whole batch
 
     @property

@@ -1,7 +1,8 @@
-"""How are auxiliary variables solved? A torch.optim object for each, fresh whenever it is solved; laws over time."""
+"""How are auxiliary variables solved? A torch.optim object for each, with or without memory; laws over time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,32 +14,78 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Law, Variable
 
+PERSISTENT = "persistent"
+SHAPE = "@shape"  # the entry of the variable's shape
+GROUP = "group."  # before what a class of another package counts in its parameter group
+Memory = dict[str, Any]  # what an optimizer knows of one tensor, by entry
+
 
 class VariableOptimizer:
-    """Steps one variable in place; one object of torch.optim, whose tensor and state are exchanged."""
+    """Steps one variable in place; one object of torch.optim, whose tensor and memory are exchanged.
+
+    `kept` is what a persistent one knows between batches, beside what a cache has of samples; `shape` that of the
+    variable for which it was kept.
+    """
 
     def __init__(self, plan: Variable, device: torch.device) -> None:
         self.plan = plan
         self.place = f"optimizer of variable {plan.name}"
+        self.kept: Memory = {}
+        self.shape: tuple[int, ...] = ()
+        self.recalled: Memory = {}
         self.optimizer = self._construct(torch.zeros(1, device=device))
         self.group = self.optimizer.param_groups[0]
+        self.options = frozenset(self.group)
 
-    def begin(self) -> None:
-        """Forget what the optimizer knows."""
-        self.optimizer.state.clear()
+    @property
+    def persists(self) -> bool:
+        """Does it remember from one solution to the next?"""
+        return self.plan.state == PERSISTENT
+
+    def begin(self, memory: Memory) -> None:
+        """Begin to solve, with what is known."""
+        self.recalled = memory
 
     def step(self, variable: Tensor, slope: Tensor) -> None:
         """Step a variable [B, ...] along its slope, in place."""
         if self.group["params"][0] is not variable:
-            self.group["params"][0] = variable
+            self._take_up(variable)
         variable.grad = slope if slope.is_contiguous() else slope.contiguous()
         self.optimizer.step()
         variable.grad = None
 
-    def end(self) -> None:
-        """Let go of the variable."""
+    def end(self) -> Memory:
+        """Let go of the variable; return what is known now."""
+        memory = dict(self.optimizer.state.pop(self.group["params"][0], self.recalled))
+        for entry in [e for e in self.group if e not in self.options]:
+            memory[f"{GROUP}{entry}"] = self.group.pop(entry)
         self.optimizer.state.clear()
-        self.group["params"][0] = self.none
+        self.group["params"][0], self.recalled = self.none, {}
+        return memory
+
+    def state(self) -> Iterator[tuple[str, Any]]:
+        """Yield (entry, value) of what is kept; nothing before it was."""
+        if self.shape:
+            yield SHAPE, list(self.shape)
+            yield from self.kept.items()
+
+    def load_state(self, values: Memory) -> None:
+        """Replace what is kept; counters go where torch would have them."""
+        self.shape = tuple(values.get(SHAPE, ()))
+        counters = self.none.device if self.group.get("fused") or self.group.get("capturable") else "cpu"
+        self.kept = {
+            entry: value.to(self.none.device if value.dim() else counters, copy=True)
+            if isinstance(value, Tensor) else value
+            for entry, value in values.items() if entry != SHAPE
+        }  # fmt: skip
+
+    def _take_up(self, variable: Tensor) -> None:
+        self.group["params"][0] = variable
+        if self.recalled:
+            own = {entry: value for entry, value in self.recalled.items() if not entry.startswith(GROUP)}
+            self.optimizer.state[variable] = own
+            counted = {e.removeprefix(GROUP): v for e, v in self.recalled.items() if e not in own}
+            self.group.update(counted)
 
     def _construct(self, nothing: Tensor) -> torch.optim.Optimizer:
         self.none = nothing

@@ -268,6 +268,9 @@ CODES: dict[str, Code] = {
         "wrong number of batches", "pass one batch for each accumulated part, or one that divides equally"
     ),
     "0659": Code("factors without an inverse", "raise `damping` of the optimizer, or lower its `lr`"),
+    "0660": Code(
+        "more places than are remembered", "give the largest batch first, or take `state=reset` for the variables"
+    ),
     "0662": Code(
         "a kernel failed", "check the batch's values (class indices, for example) and the free memory"
     ),

@@ -11,6 +11,7 @@ from lpc.ejecting.names import Names, identifier
 from lpc.ejecting.optimizers import solver
 from lpc.ejecting.refusal import refuse
 from lpc.ejecting.writing import indented, listed
+from lpc.runtime.variables import PERSISTENT
 from lpc.specs.plan.flow import made
 from lpc.specs.plan.instructions import (
     Accumulate,
@@ -280,6 +281,8 @@ def _relax(section: Section, one: Relax) -> Lines:
         refuse("a variable begins anew while it is solved", "step")
     for variable in one.variables:
         plan = section.program.variables[variable]
+        if plan.state == PERSISTENT:
+            refuse(f"the optimizer of variable `{variable}` remembers the batches before", "step")
         name = section.names.of(f"solver of {variable}", f"solve_{variable}")
         yield f"{name} = {solver(plan, section.name(variable))}"
     yield from section.lines(one.body)

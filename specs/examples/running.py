@@ -118,6 +118,12 @@ RUNNING: dict[str, Example] = {
         "optimizer: kfac(damping=1e-2)",
         SHOWN,
     ),
+    "0660": Example(
+        "With `state=persistent` an optimizer of variables remembers places in a batch, as many as the first one had.",
+        "the first batch has 4 samples, the second 6",
+        "the first batch has 6 samples, the second 4",
+        SHOWN,
+    ),
     "0662": Example(
         "torch itself fails in a kernel: class 12 of 10, for example, or too little memory.",
         "trainer.step({**batch, 'label': batch['label'] + 10})",

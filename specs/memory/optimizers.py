@@ -90,6 +90,11 @@ def kept(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
     return own + kept_for_factors(optimizer, types) + _origins(optimizer, types) + _kept_outside(optimizer, types)
 
 
+def counters(optimizer: Optimizer) -> int:
+    """Return the bytes of what an optimizer of one tensor counts for it as a whole; see `kept`."""
+    return 0 if is_class(optimizer.name) else _footprint(optimizer).scalars * SCALAR
+
+
 def made(optimizer: Optimizer, types: Mapping[str, TensorType]) -> int:
     """Return the most bytes that a step makes beside the gradients and gives back; see `kept`."""
     if is_class(optimizer.name):

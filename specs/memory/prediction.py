@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lpc.specs.memory.heap import Mark
 from lpc.specs.memory.optimizers import kept
-from lpc.specs.memory.relaxing import RelaxedWalk
+from lpc.specs.memory.relaxing import RelaxedWalk, lasting
 from lpc.specs.memory.sizes import Lengths, nbytes, wide
 from lpc.specs.plan.instructions import Instruction, Load, Offset, Repeat, Update
 from lpc.specs.plan.kernel import Kernel
@@ -89,10 +89,11 @@ def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths
     walk.run(step)
     peak, alive = walk.heap.peak, sorted(walk.heap.alive, key=lambda storage: -storage.size)
     foreign = {program.optimizers[block].name: None for block in _stepped(program, phase)}
+    foreign |= {variable.optimizer: None for variable in program.variables.values()}
     return Memory(
         lengths=dict(lengths),
         phase=phase,
-        blocks=tuple(_blocks(program, phase, walk.heap.marks)),
+        blocks=tuple(_blocks(program, phase, walk.heap.marks, lengths)),
         batch=_loads(step) * sum(nbytes(program.fields[name], lengths) for name in _fields(step)),
         peak=peak.size,
         block=peak.block,
@@ -103,16 +104,16 @@ def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths
     )
 
 
-def _blocks(program: Program, phase: int, marks: list[Mark]) -> list[BlockMemory]:
+def _blocks(program: Program, phase: int, marks: list[Mark], lengths: Lengths) -> list[BlockMemory]:
     names = dict.fromkeys([entry.block for entry in program.state.values()])
     names.update(dict.fromkeys(mark.block for mark in marks if mark.block is not None))
     optimizers = {name: program.optimizers[name] for name in _stepped(program, phase)}
     corrections = {name: program.corrections[name] for name in _blocks_of(program.steps[phase], Offset)}
     now = replace(program, optimizers=optimizers, corrections=corrections)
-    return [_block(name, now, [mark for mark in marks if mark.block == name]) for name in names]
+    return [_block(name, now, [mark for mark in marks if mark.block == name], lengths) for name in names]
 
 
-def _block(name: str, program: Program, marks: list[Mark]) -> BlockMemory:
+def _block(name: str, program: Program, marks: list[Mark], lengths: Lengths) -> BlockMemory:
     types = {entry.name: entry.type for entry in program.state.values()}
     optimizer, correction = program.optimizers.get(name), program.corrections.get(name)
     trained = [p for group in optimizer.groups for p in group.parameters] if optimizer else []
@@ -120,7 +121,7 @@ def _block(name: str, program: Program, marks: list[Mark]) -> BlockMemory:
         block=name,
         parameters=sum(nbytes(entry.type, {}) for entry in program.state.values() if entry.block == name),
         gradients=sum(nbytes(types[parameter], {}) for parameter in trained),
-        optimizer=kept(optimizer, types) if optimizer else 0,
+        optimizer=(kept(optimizer, types) if optimizer else 0) + lasting(program, name, lengths),
         offsets=sum(wide(types[parameter]) for parameter in correction.parameters) if correction else 0,
         activations=max((mark.size - mark.gradients for mark in marks), default=0),
         peak=max((mark.size for mark in marks), default=0),

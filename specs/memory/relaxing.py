@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpc.specs.memory.heap import GRADIENTS, Storage
-from lpc.specs.memory.optimizers import kept
+from lpc.specs.memory.optimizers import counters, kept
 from lpc.specs.memory.optimizers import made as made_by
 from lpc.specs.memory.section import HANDLERS, Handler, Held, Walk
 from lpc.specs.memory.sizes import WIDTHS, Lengths, nbytes
@@ -24,9 +24,10 @@ from lpc.specs.plan.instructions import (
 )
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.lengths import sizes
-from lpc.specs.plan.plan import Optimizer, ParameterGroup, Variable
+from lpc.specs.plan.plan import Optimizer, ParameterGroup, Program, Variable
 
 VARIABLE = "variable"
+PERSISTENT = "persistent"
 DUE = " due"  # the samples' marks, beside variables' names
 AGES = 4  # bytes of the metric of a visit
 
@@ -53,8 +54,22 @@ class RelaxedWalk(Walk):
             self.env[name] = [Held(self.heap.make(size, name, VARIABLE), size, name)]
 
     def relax(self, relax: Relax) -> None:
+        """What an optimizer remembers of samples is taken from the cache, and stays for the rest of the step."""
+        persistent = [name for name in relax.variables if self.program.variables[name].state == PERSISTENT]
+        samples = persistent if DUE in self.states else []
+        sizes = {name: self.remembered(name) for name in samples}
+        for name in samples:
+            if f"{name}.remembered" not in self.states:
+                self.states[f"{name}.remembered"] = self.heap.make(sizes[name], name, VARIABLE)
         self.run(relax.body)
         self.heap.drop_all(self.states.pop(name, None) for name in relax.variables)
+        for name in samples:
+            self.heap.pulse(sizes[name], f"memory of {name}")
+
+    def remembered(self, name: str) -> int:
+        """Return the bytes of what an optimizer remembers of the samples of a batch, its counters left out."""
+        optimizer, types = _as_optimizer(self.program.variables[name], self.here)
+        return kept(optimizer, types) - counters(optimizer)
 
     def step_variable(self, step: StepVariable) -> None:
         """The slopes' sum, then what the optimizer keeps until the variable is solved."""
@@ -65,7 +80,7 @@ class RelaxedWalk(Walk):
             held = self.env[slope][0]
             before, total = total, self.heap.make(held.size, slope, GRADIENTS)
             self.heap.drop(before)
-        if step.variable not in self.states:
+        if variable.state != PERSISTENT and step.variable not in self.states:
             self.states[step.variable] = self.heap.make(kept(optimizer, types), step.variable, VARIABLE)
         self.heap.pulse(made_by(optimizer, types), f"step of {optimizer.name}")
         self.heap.drop(total)
@@ -94,6 +109,17 @@ class RelaxedWalk(Walk):
     def visit(self, visit: Visit) -> None:
         self.heap.make(AGES, visit.metric, "metric")
         self.recorded += AGES
+
+
+def lasting(program: Program, block: str, lengths: Lengths) -> int:
+    """Return what the optimizers of a block's variables keep from step to step, in bytes.
+
+    They are those that the block solves. Beside a cache, where the rows of samples are, they are counters alone.
+    """
+    own = [v for v in program.variables.values() if v.state == PERSISTENT and v.reader == block]
+    found = [_as_optimizer(variable, lengths) for variable in own]
+    cached = any(isinstance(i, Visit) for step in program.steps for i in step)
+    return sum(counters(optimizer) if cached else kept(optimizer, types) for optimizer, types in found)
 
 
 def _as_optimizer(variable: Variable, lengths: Lengths) -> tuple[Optimizer, Mapping[str, TensorType]]:

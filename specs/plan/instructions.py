@@ -200,7 +200,10 @@ class Begin:
 
 @dataclass(frozen=True)
 class Relax:
-    """Run a body in which variables have an optimizer each, fresh at its start: `relax b1->b2 { ... }`."""
+    """Run a body in which variables have an optimizer each: `relax b1->b2 { ... }`.
+
+    Each begins as its variable says: without memory, or with that of places in the batch, in a `due` of samples.
+    """
 
     variables: tuple[str, ...]
     body: tuple[Instruction, ...]

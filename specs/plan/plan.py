@@ -125,6 +125,8 @@ class Variable:
     """An auxiliary variable: the value that it stands for, its block, its optimizer, and its type, batch axis first.
 
     `boundaries` are those that it crosses; it is named after the first. One that formulas solve has no optimizer ("").
+    With `state: reset` the optimizer begins without memory whenever the variable is solved. With `persistent` it has
+    that of each place in the batch from the batches before, or, in a `due`, that of each sample from its visits.
     """
 
     name: str
@@ -134,6 +136,12 @@ class Variable:
     optimizer: str
     options: dict[str, Any]
     type: TensorType
+    state: str = "reset"
+
+    @property
+    def reader(self) -> str:
+        """The block behind its first boundary; where that is the only one, it is solved there."""
+        return self.boundaries[0].rpartition("->")[2].removesuffix(f":{self.value}")
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class _Divider:
 
     def home_of(self, variable: str) -> int:
         """A variable is solved where it is read, by the block behind its first boundary."""
-        return self.placement[self.program.variables[variable].boundaries[0].rpartition("->")[2]]
+        return self.placement[self.program.variables[variable].reader]
 
     def around(self, instruction: Body) -> list[Instruction | None]:
         """Sums of an inner body outlive it, and so does what it reads from around."""

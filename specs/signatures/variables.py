@@ -58,8 +58,14 @@ VARIABLE = Signature(
     "variable",
     (
         Parameter("penalty", "str | term", Term("squared"), "what ties the variable to what its block computes"),
-        Parameter("optimizer", "str | term", Term("sgd", (), {"lr": 0.01}), "of the variable, fresh for each batch"),
+        Parameter("optimizer", "str | term", Term("sgd", (), {"lr": 0.01}), "of the variable"),
         Parameter("steps", "size", 1, "of the optimizer, each time the variable is solved"),
+        Parameter(
+            "state",
+            "'reset' | 'persistent'",
+            "reset",
+            "what the optimizer remembers: nothing, each time it begins; or all, of each place in the batch",
+        ),
         Parameter("sweep", "'backward' | 'jacobi'", "backward", "one after another, the last first, or all at once"),
         Parameter("sweeps", "size", 1, "times that all variables are solved"),
         Parameter("init", "'forward' | 'cache'", "forward", "begin at the forward pass, or where it ended before"),

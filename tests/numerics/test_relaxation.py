@@ -53,6 +53,10 @@ CASES: dict[str, dict[str, str]] = {
         "link": "penalty=squared(weight=grow(0.3, add=0.1)), scale=grow(2.0, factor=0.5, unit=epoch),"
         " optimizer=sgd(lr=0.1), steps=2, divide_by_weight=true"
     },
+    "remembered": {"link": "optimizer=adam(lr=0.1), steps=2, sweeps=2, state=persistent"},
+    "remembered_of_samples": {
+        "link": "optimizer=sgd(lr=0.1, momentum=0.9), steps=2, sweeps=2, sweep=jacobi, init=cache, state=persistent"
+    },
     "inner_steps": {"link": "optimizer=sgd(lr=0.1)", "learn": ", steps: 3, prox: 2.0"},
     "memory": {
         "norm": "",
@@ -179,3 +183,9 @@ def test_a_weight_that_only_rescales_a_rate_is_noted() -> None:
     spec = SPEC.format(**{**PLAIN, "norm": "", "link": ""})
     plan = lpc.build(spec.replace("per_layer", "{b1: [f1, f2], b2: [f3, f4]}"))
     assert plan.data.report["notes"] == ["the weight of b1->b2 only rescales the learning rate of block `b1`"]
+
+
+def test_an_optimizer_that_has_nothing_to_remember_is_noted() -> None:
+    plan = lpc.build(SPEC.format(**{**PLAIN, "norm": "", "link": "state=persistent"}))
+    assert len(plan.data.report["notes"]) == 3
+    assert all("sgd` without momentum remembers nothing" in note for note in plan.data.report["notes"])

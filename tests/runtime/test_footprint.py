@@ -104,6 +104,8 @@ def test_what_a_class_of_a_package_keeps_is_not_counted() -> None:
     [
         ("preactivation", "penalty=squared(weight=0.03, reduction=mean), steps=3, anchor=false, buffers=every"),
         ("activation", "steps=2, init=cache, refresh=2"),
+        ("preactivation", "steps=2, optimizer=adam(lr=0.1), state=persistent"),
+        ("activation", "steps=2, sweeps=2, init=cache, optimizer=sgd(lr=0.1, momentum=0.9), state=persistent"),
     ],
 )
 def test_variables_are_predicted(at: str, link: str) -> None:

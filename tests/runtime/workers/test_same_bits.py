@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 import lpc
+from lpc.runtime import pieces
+from lpc.runtime.checkpoint import Progress
+from lpc.runtime.meter import Meter
 from lpc.runtime.workers.worker import Worker
 
 NET = """\
@@ -47,6 +51,10 @@ SPECS = {
     "phased": STOP + LOCAL + "readouts: {probe: {from: [b1, b3], optimizer: adam}}\n" + PHASES,
     "feedback": "recipe: feedback_alignment(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
     "direct": "recipe: direct_feedback(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
+    "two variables on a boundary": (
+        "decompose: {blocks: {b1: [fc1, norm1, fc2], b2: [fc3, skip], head: out}, links: variable}\n"
+        'learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]\n'
+    ),
     "loco": "recipe: loco(optimizer=sgd(lr=0.1))\n" + GRADIENT.replace(", links: gradient", ""),
 }
 # Batches of 14 in pieces, not all equal; ranks go back through a piece when they can.
@@ -82,6 +90,7 @@ CHAINS = {
     "altmin": "recipe: altmin\n" + CHAINED.replace(", links: LINK", ""),
     "sweeps": chained('{"*": {variable: {sweeps: 2, steps: 3}}}'),
     "jacobi": chained('{"*": {variable: {sweep: jacobi, sweeps: 2, steps: 3}}}'),
+    "remembering": chained('{"*": {variable: {sweeps: 2, optimizer: adam(lr=0.01), state: persistent}}}'),
     "growing": chained('{"*": {variable: {penalty: squared(weight=grow(start=0.1, add=0.1)), l1: 0.01}}}'),
 }
 STEPS = 5
@@ -121,6 +130,25 @@ def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list
         assert [key for key, tensor in state.items() if not torch.equal(tensor, joined[key])] == []
         assert [own for _, own, _ in found] == [measured] * workers
         assert all(torch.equal(own, predicted) for _, _, own in found)
+
+
+def test_what_two_ranks_remember_one_process_goes_on_with(ranks: Callable[..., list[Any]], tmp_path: Path) -> None:
+    plan = lpc.build(CHAIN + CHAINS["remembering"])
+    data = batches(plan)
+    whole, resumed = lpc.Trainer(plan, "cpu"), lpc.Trainer(plan, "cpu")
+    trained(whole, data)
+
+    def saved(worker: Worker) -> None:
+        for batch in data[:2]:
+            worker.step(batch)
+        meter = Meter(plan.data.program.metrics)
+        pieces.write(tmp_path / "last.safetensors", "p", worker.machine, Progress(step=2), meter, worker.transport)
+
+    ranks(plan, 2, saved)
+    pieces.read(tmp_path / "last.safetensors").restore(resumed.machine, "p")
+    resumed.steps_done = 2
+    trained(resumed, data[2:])
+    assert all(torch.equal(tensor, resumed.state_dict()[key]) for key, tensor in whole.state_dict().items())
 
 
 def test_gradients_are_those_of_one_process(ranks: Callable[..., list[Any]]) -> None:
