@@ -125,7 +125,8 @@ def named_rate(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = -1.0
-    if name not in RATES or not 0 <= number < float("inf") or (number == 0 and name not in ("overhead", "latency")):
+    zero, whole = name in ("overhead", "latency"), name != "cores" or number.is_integer()
+    if name not in RATES or not 0 <= number < float("inf") or (number == 0 and not zero) or not whole:
         known = ", ".join(RATES)
         raise typer.BadParameter(f"`{text}` is no `NAME=X` with a name of {known} and a number", param_hint="--rate")
     return name, number

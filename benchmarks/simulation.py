@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/simulation.py [--workers 2 4] [--width 512] [--batch 256] [--steps 30]
     python benchmarks/simulation.py --table
 
-Measured: the plans of benchmarks/processes.py, and the gradient one in four micro-batches. All processes first run a
-copy of the whole plan side by side, which gives the seconds of each kernel on a machine as busy as it will be, and of
-what lies between kernels; twenty values go from one to another, and half the time of one is work of its sender, half of
-its receiver. From these the step time of the pipeline is foretold, then it is measured, by turns.
+Measured: the plans of benchmarks/processes.py, and the gradient one in four micro-batches. By turns, one process
+runs a copy of the whole plan while the others wait, which gives the seconds of each kernel and of what lies between
+kernels; as many processes as there are cores run copies side by side, which gives how much slower cores are that all
+work; and values go from one process to another, which gives the processor time of handing one on, and how long it is
+on its way besides. From these the step time of the pipeline is foretold, then it is measured.
 
 Foretold only: ResNet-152 and a transformer of 7 billion parameters on 8 to 4,096 devices, under stated assumptions.
 """
@@ -83,44 +84,88 @@ def in_pieces(trainer: Trainer, data: Sequence[Any], steps: int) -> dict[str, fl
     return {name: sums[name] / counts[name] for name in sums}
 
 
-VALUES = 20  # that are sent to time one
+VALUES = 20  # that are given away to time one
 
 
-def one_way(worker: Any, size: int) -> float:
-    """Return the seconds that a value of so many bytes takes from rank 0 to 1 where many follow each other."""
-    transport, value = worker.transport, [torch.zeros(size // 4)]
-    transport.exchange(None)
-    start = time.perf_counter()
+def handed_on(worker: Any, size: int) -> tuple[float, float]:
+    """Return the processor seconds that a value costs on each side, and the seconds that it is on its way besides.
+
+    Rank 0 gives values of so many bytes to rank 1, first one after another and then each when rank 1 waits for it.
+    """
+    exchange, began = worker.transport.exchange, time.process_time()
     for count in range(VALUES):
-        stamp = Stamp(-2, count, "there")
-        if transport.rank == 0:
-            transport.send(1, stamp, value)
-        elif transport.rank == 1:
-            transport.receive(0, stamp)
-    transport.exchange(None)
-    return (time.perf_counter() - start) / VALUES
+        passed(worker, count, size)
+    exchange(None)
+    work = statistics.fmean(exchange((time.process_time() - began) / VALUES)[:2])
+    moments: list[float] = []
+    for count in range(VALUES, 2 * VALUES):
+        exchange(None)
+        moments.append(passed(worker, count, size))
+    starts, ends = exchange(moments)[:2]
+    there = statistics.median(end - start for start, end in zip(starts, ends, strict=True))
+    return work, max(there - 2 * work, 0.0)
+
+
+def passed(worker: Any, count: int, size: int) -> float:
+    """Give a value from rank 0 to 1; return when a rank began to give it, or had it (one clock for all processes)."""
+    transport, stamp, start = worker.transport, Stamp(-2, count, "there"), time.perf_counter()
+    if transport.rank == 0:
+        transport.send(1, stamp, [torch.zeros(size // 4)])
+    elif transport.rank == 1:
+        transport.receive(0, stamp)
+        return time.perf_counter()
+    return start
+
+
+def side_by_side(worker: Any, copy: Trainer, data: Sequence[Any], steps: int, count: int) -> float:
+    """Return the seconds of a step of the slowest where so many ranks run a copy of the plan and the others wait."""
+    own = timed(copy, data, steps) if worker.transport.rank < count else 0.0
+    worker.transport.exchange(None)
+    return max(worker.transport.exchange(own))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a round measured: seconds of kernels on a core of its own, speeds of cores, a value's work and way."""
+
+    kernels: dict[str, float]
+    steps: list[float]  # seconds of a step of the whole plan while one rank works, two, ... up to the cores
+    value: tuple[float, float]
+
+    def foretold(self, plan: lpc.Plan, size: int, lengths: dict[str, int], steps: int) -> float:
+        """Return the seconds of a step of the plan on so many ranks, over steps that begin and end together."""
+        plans = rank_plans(plan.data, plan.spec, size)
+        whole = simulated([plan.data], lengths, measured(self.kernels), Network()).period
+        costs = measured({name: self.steps[0] / whole * seconds for name, seconds in self.kernels.items()})
+        speeds = tuple(self.steps[0] / seconds for seconds in self.steps)
+        work, way = self.value
+        network = Network(latency=way, room=max(ROOM, room_of(plans)), speeds=speeds)
+        ends = simulated(plans, lengths, costs, network, steps, handling=work).ends
+        return max(end[-1] for end in ends) / steps
+
+
+def machine(worker: Any, plan: lpc.Plan, copy: Trainer, data: Sequence[Any], steps: int, size: int) -> Machine:
+    """Measure on all ranks together, by turns."""
+    exchange, rank = worker.transport.exchange, worker.transport.rank
+    kernels = kernel_seconds(copy, data, steps) if rank == 0 else {}
+    if rank == 0 and any(isinstance(one, Part) for one in plan.data.program.step):
+        kernels |= in_pieces(Trainer(plan.data, "cpu"), data, steps)
+    kernels = exchange(kernels)[0]
+    together = range(1, min(worker.transport.size, os.cpu_count() or 1) + 1)
+    seconds = [side_by_side(worker, copy, data, steps, count) for count in together]
+    return Machine(kernels, seconds, handed_on(worker, size))
 
 
 def work(plan: lpc.Plan, folder: Path, batch: int, width: int, steps: int) -> None:
-    """What each process does by turns: costs on copies side by side, a prediction, and the pipeline itself."""
+    """What each process does by turns: costs, a prediction from them, and the pipeline itself."""
     worker, copy, data = join(plan.data, "cpu"), Trainer(plan.data, "cpu"), batches(width, batch)
-    exchange, size = worker.transport.exchange, worker.transport.size
-    found: dict[str, Any] = {"predicted": [], "measured": [], "value": []}
-    plans, lengths = rank_plans(plan.data, plan.spec, size), {"B": batch}
-    network = Network(room=max(ROOM, room_of(plans)))
+    size = batch // (plan.spec.run.microbatches) * width * 4
+    found: dict[str, Any] = {"predicted": [], "measured": [], "machines": []}
     for _ in range(ROUNDS):
-        exchange(None)
-        own = kernel_seconds(copy, data, steps)
-        if any(isinstance(one, Part) for one in plan.data.program.step):
-            own |= in_pieces(Trainer(plan.data, "cpu"), data, steps)
-        alone = statistics.fmean(exchange(timed(copy, data, steps)))
-        mean = {name: statistics.fmean(each[name] for each in exchange(own)) for name in own}
-        rest = alone / simulated([plan.data], lengths, measured(mean), network).period  # what lies between the kernels
-        costs = measured({name: rest * seconds for name, seconds in mean.items()})
-        value = one_way(worker, batch * width * 4)
-        found["predicted"].append(simulated(plans, lengths, costs, network, handling=value / 2).period)
+        here = machine(worker, plan, copy, data, steps, size)
+        found["predicted"].append(here.foretold(plan, worker.transport.size, {"B": batch}, steps))
         found["measured"].append(timed(worker, data, steps))
-        found["value"].append(value)
+        found["machines"].append((here.steps, here.value))
     worker.transport.close()
     (folder / f"{worker.transport.rank}.json").write_text(json.dumps(found))
 

@@ -15,8 +15,10 @@ from lpc.views.simulation import Prediction
 from lpc.views.units import count, size, time
 
 ROOM = 4  # values that an edge of the runtime holds at least
-# What is assumed of devices and of what joins them, where nothing is said: a GPU, and a network of 100 Gbit/s.
+# What is assumed of devices and of what joins them, where nothing is said: a GPU, and a network of 100 Gbit/s. Without
+# a number of cores each process has one of its own.
 RATES: dict[str, float] = {"flops": 1e13, "overhead": 2e-5, "updated": 5e11, "bandwidth": 1.25e10, "latency": 2e-5}
+RATES["cores"] = OWN = float("inf")
 
 
 def predicted(plan: Plan, workers: int, lengths: Lengths, given: Mapping[str, float]) -> Prediction:
@@ -26,7 +28,9 @@ def predicted(plan: Plan, workers: int, lengths: Lengths, given: Mapping[str, fl
     """
     rates = {**RATES, **given}
     costs = estimated(Rates(rates["flops"], rates["overhead"], rates["updated"]))
-    network = Network(rates["latency"], rates["bandwidth"], ROOM)
+    cores = rates["cores"]
+    speeds = () if cores == OWN else int(cores) * (1.0,)
+    network = Network(rates["latency"], rates["bandwidth"], ROOM, speeds)
     found = {}
     for number in powers(workers):
         try:
@@ -51,4 +55,5 @@ def _assumed(rates: Mapping[str, float]) -> str:
     speeds = f"{count(round(rates['flops']))}flop/s, {time(rates['overhead'])} a call"
     steps = f"{size(round(rates['updated']))}/s of parameters stepped"
     between = f"{size(round(rates['bandwidth']))}/s and {time(rates['latency'])} between processes"
-    return f"assumed: {speeds}, {steps}; {between}"
+    shared = "" if rates["cores"] == OWN else f", which share {int(rates['cores'])} cores"
+    return f"assumed: {speeds}, {steps}; {between}{shared}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 Edge = tuple[int, int]  # from rank, to rank
@@ -50,33 +50,52 @@ Work: TypeAlias = Compute | Give | Take | Done
 class Network:
     """What lies between ranks: seconds until a value begins to arrive, bytes a second, values that an edge holds.
 
-    `cores`: so many ranks compute at a time, the others wait for their turn (None: each has one of its own).
+    `speeds`: how fast each rank computes while one rank does, while two do, and so on; cores that are all at work are
+    often slower than one alone. More ranks than are listed share in turn what the last number gives them all together.
+    Without numbers each rank has a core of its own.
     """
 
     latency: float = 0.0
     bandwidth: float = float("inf")
     room: int = 4
-    cores: int | None = None
+    speeds: tuple[float, ...] = ()
+
+    @property
+    def together(self) -> float:
+        """Seconds of work that all cores do in one, at most."""
+        return max((speed * working for working, speed in enumerate(self.speeds, 1)), default=float("inf"))
+
+    def speed(self, working: int) -> float:
+        """Return the share of its full speed that each of so many computing ranks has."""
+        if not self.speeds:
+            return 1.0
+        listed = min(working, len(self.speeds))
+        return self.speeds[listed - 1] * listed / working
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """One stretch in which a rank computed."""
+    """One stretch in which a rank computed, taking turns with others where they share cores."""
 
     rank: int
     step: int
     block: str
     start: float
     end: float
+    seconds: float  # of work, which are those between start and end on a core of its own
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """`busy` in order of their starts; `ends[rank][step]` in seconds; `sent` bytes of all steps over each edge."""
+    """`busy` in order of their starts; `ends[rank][step]` in seconds; `sent` bytes of all steps over each edge.
+
+    `speed`: seconds of work that all cores together do in one.
+    """
 
     busy: tuple[Busy, ...]
     ends: tuple[tuple[float, ...], ...]
     sent: dict[Edge, float]
+    speed: float = float("inf")
 
     @property
     def steps(self) -> int:
@@ -84,10 +103,15 @@ class Simulation:
 
     @property
     def period(self) -> float:
-        """Seconds from step to step once all ranks are at work: over the second half of the steps."""
+        """Seconds from step to step once all ranks are at work: over the second half of the steps.
+
+        In the end first ranks are done and leave their share of the cores to others, which cannot last.
+        """
         last: list[float] = [max(ends) for ends in zip(*self.ends, strict=True)]
         half = (self.steps - 1) // 2
-        return (last[-1] - last[half]) / (self.steps - 1 - half) if self.steps > 1 else last[-1]
+        if self.steps == 1:
+            return last[-1]
+        return max((last[-1] - last[half]) / (self.steps - 1 - half), self.work / self.speed)
 
     @property
     def first(self) -> float:
@@ -97,11 +121,11 @@ class Simulation:
     @property
     def work(self) -> float:
         """Seconds of computation in a step, on all ranks together."""
-        return sum(one.end - one.start for one in self.busy) / self.steps
+        return sum(one.seconds for one in self.busy) / self.steps
 
     @property
     def bubble(self) -> float:
-        """The share of the ranks' time in which they wait."""
+        """The share of the ranks' time in which they wait, for each other or for their turn on a core."""
         return 1 - self.work / (self.period * len(self.ends)) if self.period else 0.0
 
     @property
@@ -130,6 +154,40 @@ class _Edge:
     giver: bool = False  # this rank waits for room
 
 
+class _Cores:
+    """What computes at present, all at one speed: it ends in the order of a clock that goes at that speed."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.now = self.clock = 0.0
+        self.working: list[tuple[float, int, Busy]] = []  # by the clock at its end
+        self.count = 0
+
+    def next(self) -> float:
+        """Return when the first of them is done, if nothing else begins."""
+        if not self.working:
+            return float("inf")
+        return self.now + (self.working[0][0] - self.clock) / self.network.speed(len(self.working))
+
+    def start(self, work: Busy) -> None:
+        self._pass(work.start)
+        self.count += 1
+        heapq.heappush(self.working, (self.clock + work.seconds, self.count, work))
+
+    def finish(self) -> Busy:
+        """Return what is done first, with its end."""
+        end = self.next()
+        clock, _, work = self.working[0]
+        self._pass(end)
+        self.clock = clock
+        heapq.heappop(self.working)
+        return replace(work, end=end)
+
+    def _pass(self, now: float) -> None:
+        self.clock += (now - self.now) * self.network.speed(len(self.working)) if self.working else 0.0
+        self.now = now
+
+
 class _World:
     def __init__(self, programs: Sequence[Iterator[Work]], network: Network) -> None:
         self.programs, self.network = programs, network
@@ -137,24 +195,28 @@ class _World:
         self.edges: dict[Edge, _Edge] = {}
         self.ends: list[list[float]] = [[] for _ in programs]
         self.busy: list[Busy] = []
-        self.computing: dict[int, Compute] = {}
-        self.waiting: deque[int] = deque()  # for a core
+        self.cores = _Cores(network)
         self.events: list[tuple[float, int, int]] = [(0.0, rank, rank) for rank in range(len(programs))]
         self.count = len(programs)
 
     def run(self) -> Simulation:
         heapq.heapify(self.events)
-        while self.events:
-            now, _, rank = heapq.heappop(self.events)
-            if rank in self.computing:
-                self.finish(rank, now)
+        while self.events or self.cores.working:
+            if self.events and self.events[0][0] <= self.cores.next():
+                now, _, rank = heapq.heappop(self.events)
+            else:
+                done = self.cores.finish()
+                self.busy.append(done)
+                now, rank = done.end, done.rank
+                self.next[rank] = next(self.programs[rank], None)
             while self.advance(rank, now):
                 self.next[rank] = next(self.programs[rank], None)
         stuck = [rank for rank, work in enumerate(self.next) if work is not None]
         if stuck:
             raise LockedError(f"rank {stuck[0]} waits for ever at {self.next[stuck[0]]}")
         sent = {edge: one.sent for edge, one in sorted(self.edges.items())}
-        return Simulation(tuple(sorted(self.busy, key=lambda b: b.start)), tuple(map(tuple, self.ends)), sent)
+        busy = tuple(sorted(self.busy, key=lambda b: b.start))
+        return Simulation(busy, tuple(map(tuple, self.ends)), sent, self.network.together)
 
     def at(self, time: float, rank: int) -> None:
         self.count += 1
@@ -163,10 +225,10 @@ class _World:
     def advance(self, rank: int, now: float) -> bool:
         """Do a rank's next thing, if it can be done in no time."""
         match self.next[rank]:
-            case Compute(seconds=seconds):
+            case Compute(seconds=seconds, block=block):
                 if seconds == 0:
                     return True
-                self.compute(rank, now)
+                self.cores.start(Busy(rank, len(self.ends[rank]), block, now, now, seconds))
                 return False
             case Give(rank=other, size=size):
                 return self.give(rank, other, size, now)
@@ -177,23 +239,6 @@ class _World:
                 return True
             case None:
                 return False
-
-    def compute(self, rank: int, now: float) -> None:
-        work, cores = self.next[rank], self.network.cores
-        assert isinstance(work, Compute)
-        if cores is not None and len(self.computing) >= cores:
-            self.waiting.append(rank)
-            return
-        self.computing[rank] = work
-        self.busy.append(Busy(rank, len(self.ends[rank]), work.block, now, now + work.seconds))
-        self.at(now + work.seconds, rank)
-
-    def finish(self, rank: int, now: float) -> None:
-        """A rank that is done gives its core to the one that waits longest."""
-        del self.computing[rank]
-        self.next[rank] = next(self.programs[rank], None)
-        if self.waiting:
-            self.compute(self.waiting.popleft(), now)
 
     def give(self, rank: int, other: int, size: float, now: float) -> bool:
         edge = self.edges.setdefault((rank, other), _Edge())

@@ -86,9 +86,33 @@ def test_an_edge_that_is_full_is_waited_for(room: int, ahead: int) -> None:
     assert found.period == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize(("cores", "period"), [(1, 4.0), (2, 2.0), (4, 1.0), (None, 1.0)])
-def test_ranks_share_cores(cores: int | None, period: float) -> None:
-    assert run([[Compute(1.0)] for _ in range(4)], network=Network(cores=cores)).period == pytest.approx(period)
+@pytest.mark.parametrize(("cores", "period"), [(1, 4.0), (2, 2.0), (4, 1.0), (0, 1.0)])
+def test_ranks_share_cores(cores: int, period: float) -> None:
+    network = Network(speeds=cores * (1.0,))
+    assert run([[Compute(1.0)] for _ in range(4)], network=network).period == pytest.approx(period)
+
+
+def test_ranks_take_turns_on_a_core_until_the_shorter_work_is_done() -> None:
+    """Two seconds of turns for one second of each; the second that is left has the core to itself."""
+    found = run([[Compute(1.0)], [Compute(2.0)]], steps=1, network=Network(speeds=(1.0,)))
+    assert [end for (end,) in found.ends] == pytest.approx([2.0, 3.0])
+
+
+def test_cores_are_slower_while_all_of_them_work() -> None:
+    """At .8 of the speed for 2.5 s, which does 2 of 2 and 2 of 3; the last second of work is done at full speed."""
+    found = run([[Compute(2.0)], [Compute(3.0)]], steps=1, network=Network(speeds=(1.0, 0.8)))
+    assert [end for (end,) in found.ends] == pytest.approx([2.5, 3.5])
+
+
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=8), st.integers(1, 4))
+def test_cores_do_all_the_work_and_stand_still_only_where_there_is_none(times: list[float], cores: int) -> None:
+    """Work that begins together: by the shortest first, the rest shares the cores (processor sharing)."""
+    found = run([[Compute(time)] for time in times], steps=1, network=Network(speeds=cores * (1.0,)))
+    now, done, left = 0.0, 0.0, sorted(times)
+    for index, time in enumerate(left):
+        working = len(left) - index
+        now, done = now + (time - done) * max(working / cores, 1.0), time
+        assert sorted(end for (end,) in found.ends)[index] == pytest.approx(now)
 
 
 def test_ranks_that_wait_for_each_other_are_told() -> None:
@@ -97,7 +121,5 @@ def test_ranks_that_wait_for_each_other_are_told() -> None:
 
 
 def test_the_same_programs_give_the_same_times() -> None:
-    bodies = one_f_one_b(6, 12, 0.7, 1.3)
-    assert run(bodies, network=Network(1e-3, 1e3, 6, 2)) == run(bodies, network=Network(1e-3, 1e3, 6, 2))
-
-
+    bodies, network = one_f_one_b(6, 12, 0.7, 1.3), Network(1e-3, 1e3, 6, (1.0, 0.9))
+    assert run(bodies, network=network) == run(bodies, network=network)

@@ -88,7 +88,10 @@ def test_inspect_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     told = json.loads(inspect("--workers", "3", "--rate", "overhead=1", "--json"))["workers"]
     assert [one["workers"] for one in told] == [1, 2, 3]
     assert told[0]["step_seconds"] == pytest.approx(8.0, rel=1e-3)  # four calls, four updates
-    for wrong in ("overhead=x", "speed=1", "flops=0"):
+    told = json.loads(inspect("--workers", "2", "--rate", "overhead=1", "--rate", "cores=1", "--json"))
+    assert told["workers"][1]["step_seconds"] == pytest.approx(8.0, rel=1e-3)  # no gain of a core for both
+    assert "which share 1 cores" in told["assumed"]
+    for wrong in ("overhead=x", "speed=1", "flops=0", "cores=0", "cores=1.5", "cores=inf"):
         with pytest.raises(SystemExit) as left:
             main(["inspect", str(tmp_path / "x.plan"), "--timeline", "--workers", "2", "--rate", wrong])
         assert left.value.code == 2
