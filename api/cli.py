@@ -196,19 +196,27 @@ def run(
     ] = None,
     restarts: Annotated[int, typer.Option(metavar="N", min=0, help="how often dead workers are started again")] = 20,
     patience: Annotated[float, typer.Option(metavar="SECONDS", help="how long a silent worker is waited for")] = 600.0,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="ORDER", help="the order.jsonl of a run with `staleness`: do the same, in one process"),
+    ] = None,
 ) -> None:
     """Train a plan, or a spec that is built first."""
     from lpc import parallel
     from lpc.locating import located
 
+    if replay is not None and (resume or workers is not None or memory or trace or tensorboard):
+        message = "goes without --workers, --resume, --memory, --trace and --tensorboard"
+        raise typer.BadParameter(message, param_hint="--replay")
+
     overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
     written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
-    folder = out or Path("runs", plan.spec.name)
+    folder = out or Path("runs", plan.spec.name if replay is None else f"{plan.spec.name}.replay")
     how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience)
     with located(plan, source, written):
-        launched = parallel.launch(plan, how, workers, restarts)
-        summary = parallel.fit(plan, how) if launched is None else launched
+        launched = None if replay is not None else parallel.launch(plan, how, workers, restarts)
+        summary = parallel.fit(plan, how, replay) if launched is None else launched
     _outcome(summary, folder)
 
 
@@ -220,6 +228,7 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
         show(running.metrics(summary))
         say(running.memory(summary), end="")
         say(running.trace(summary), end="")
+        say(running.staleness(summary), end="")
         say(f"{running.outcome(summary)}\nwrote {folder}")
 
 

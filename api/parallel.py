@@ -66,11 +66,18 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     return {}
 
 
-def fit(plan: Plan, how: Fit) -> Mapping[str, Any]:
-    """Train in this process, alone or as one of several; a worker that is not the first one returns nothing."""
+def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
+    """Train in this process: alone, as one of several, or as all of them, by the recorded `order` of a run.
+
+    A worker that is not the first one returns nothing.
+    """
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import is_worker
 
+    if order is not None:
+        from lpc.replaying import replay
+
+        return replay(plan, order, how.folder, how.device, default_reporter(), how.patience)
     if is_worker():
         return _work(plan, how)
     reporter = default_reporter()

@@ -21,6 +21,7 @@ from lpc.runtime.resources import Frame
 from lpc.runtime.schedules import needs_lengths
 from lpc.runtime.selection import choose_device, choose_kernels
 from lpc.runtime.state import State
+from lpc.runtime.workers.pace import Pace
 from lpc.runtime.workers.transport import Alone, Stamp, Transport
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.loader import load_spec
@@ -60,6 +61,7 @@ class Engine:
         self.steps_done = 0
         self.per_step = max(count_loads(plan.program.steps[0]), 1)
         self._given = data
+        self.pace: Pace | None = None  # where its steps overlap
         self.keeps = True  # what it holds is saved by it, and not by another rank that holds the same
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -79,15 +81,23 @@ class Engine:
 
     def advance(self, parts: Sequence[Batch]) -> list[Reading]:
         """Run one training step on its batches and return the metrics' readings."""
-        phase = self.phase
-        if self.steps_done == phase.first or self._scheduled != phase:
-            self._schedule(phase)
-        frame = Frame(iter(parts), self.steps_done, start=phase.first)
+        frame, phase = self.frame(parts)
         self._variables = {}  # those of the step before need not be there any more
         self.machine.run(self.machine.step(phase.index), frame)
         self._variables = frame.returned
         self.steps_done += 1
         return frame.readings
+
+    def frame(self, parts: Sequence[Batch]) -> tuple[Frame, Stretch]:
+        """Return what the next step runs in, and its phase, for which optimizers are made ready."""
+        phase = self.phase
+        if self.steps_done == phase.first or self._scheduled != phase:
+            self._schedule(phase)
+        return Frame(iter(parts), self.steps_done, start=phase.first), phase
+
+    def settle(self) -> list[Reading]:
+        """Bring steps that have begun to their ends, where steps overlap, and return their readings."""
+        return []
 
     def gradients(self, batch: Batch | Sequence[Batch], noise: Noise | None = None) -> dict[str, Tensor]:
         """Return {parameter: gradient} as the optimizers would receive them in this phase; changes nothing.

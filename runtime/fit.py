@@ -24,6 +24,8 @@ from lpc.runtime.phases import stretch_at
 from lpc.runtime.report import Quiet, Reporter
 from lpc.runtime.stopping import criterion, find
 from lpc.runtime.tracing import Tracer
+from lpc.runtime.workers.order import FILE as ORDER
+from lpc.runtime.workers.order import Order
 from lpc.runtime.workers.transport import Stamp
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
@@ -70,6 +72,7 @@ class _Run:
         self.window = Meter(engine.plan.program.metrics)  # since the last log point
         self.latest: dict[str, dict[str, float]] = {}
         self.journal = Journal(None)
+        self.order: Order | None = None
         self.total, self.per_epoch = engine.total_steps, engine.steps_per_epoch
         ensure_whole(engine)
         self.ends = {phase.end for phase in engine.stretches}
@@ -100,6 +103,8 @@ class _Run:
                 self.restore(self.folder / LAST)
         self.journal = Journal(self.folder if self.leads else None, self.progress.step, tensorboard)
         self.engine.steps_done = self.progress.step
+        if self.engine.pace is not None:
+            self.order = Order(self.engine, self.folder, self.progress.step)
         self.reporter.start(self.progress.step, self.total)
         self.announce()
         self.started = time.perf_counter()
@@ -107,13 +112,14 @@ class _Run:
     def tidy(self, folder: Path, resume: bool) -> None:
         """Make the folder, and remove what an earlier run left that was killed while it wrote, or is not continued."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (LAST, BEST, SUMMARY, FILE):
+        for name in (LAST, BEST, SUMMARY, FILE, ORDER):
             for torn in leftovers(folder / name):
                 torn.unlink(missing_ok=True)
         if not resume or not pieces.exists(folder / LAST):
             for stale in (LAST, BEST):
                 pieces.remove(folder / stale)
             (folder / SUMMARY).unlink(missing_ok=True)
+            (folder / ORDER).unlink(missing_ok=True)
 
     def end(self) -> None:
         """Leave terminal and files in order, however the run went."""
@@ -162,14 +168,24 @@ class _Run:
         self.progress.step += 1
         step = self.progress.step
         last = step in self.ends
-        if self.log_due(step) or last:
+        log, save = self.log_due(step) or last, self.checkpoint_due(step) or self.over
+        held_out = self.held_out if self.validation_due(step) or last else None
+        if self.order is not None and (log or save or held_out):
+            self.meet(self.order)
+        if log:
             self.log()
-        if self.held_out is not None and (self.validation_due(step) or last):
-            self.validate(self.held_out)
-        if self.checkpoint_due(step) or self.over:
+        if held_out is not None:
+            self.validate(held_out)
+        if save or self.over:  # which may have been stopped by now
             self.save(LAST)
         if last:
             self.announce()
+
+    def meet(self, order: Order) -> None:
+        """All ranks end the steps that have begun, and tell in which order they ran."""
+        with torch.inference_mode():
+            self.window.add(self.engine.settle())
+        order.write()
 
     def announce(self) -> None:
         """Tell which phase comes next, if the run has any."""
@@ -237,6 +253,7 @@ class _Run:
             "stopped_early": self.progress.stopped,
             **(self.footprint.summary() if self.footprint is not None else {}),
             **(self.tracer.summary(self.folder) if self.tracer is not None else {}),
+            **(self.order.end() if self.order is not None else {}),
             **self.latest,
         }
         if self.engine.plan.program.phases:

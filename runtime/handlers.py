@@ -31,6 +31,7 @@ from lpc.specs.plan.instructions import (
     Every,
     Free,
     Instruction,
+    Lag,
     Later,
     Load,
     Offset,
@@ -58,6 +59,7 @@ class Section:
         self.binders = binders
         self.ports: dict[str, tuple[str, ...]] = {}
         self.taken: frozenset[str] = frozenset()
+        self.offered: set[str] = set()  # what the ranks of a `reduce` have already
 
     def bind(self, body: Sequence[Instruction]) -> tuple[Operation, ...]:
         operations = []
@@ -386,6 +388,7 @@ BINDERS: dict[type, Binder] = {
     Every: _bind_every,
     Adopt: _bind_adopt,
     Part: bind_part,
+    Lag: _bind_nothing,
     Later: _bind_nothing,
     Only: _bind_nothing,
     Offset: _bind_offset,

@@ -218,6 +218,7 @@ CODES: dict[str, Code] = {
     "0581": Code("an instruction needs several ranks", "place its blocks on one rank, or leave out what needs it"),
     "0582": Code("a send without its receive", "give every `send` one `receive`, in the same order on each edge"),
     "0583": Code("ranks wait for each other", "move a `send` before the `receive` that waits for what follows from it"),
+    "0584": Code("steps cannot overlap", "write `staleness: 0`, or place what the link joins on one rank"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),
@@ -285,6 +286,9 @@ CODES: dict[str, Code] = {
     "0671": Code("checkpoint of another plan", "resume with the plan that wrote it, or start a new folder"),
     "0672": Code("early stopping cannot work", "name a metric of the plan and give `data.validation`"),
     "0673": Code("a part of the samples", "write a `batch` that holds all samples to train on"),
+    "0674": Code("no order to replay", "name the `order.jsonl` of a run with `staleness` that has ended"),
+    "0675": Code("the order of another plan", "replay it with the plan that was run: `run.plan` in its folder"),
+    "0676": Code("another outcome", "replay with the torch, and on the kind of processor, that the run had"),
     "0680": Code("a rank without the others", "run it with `lpc run PLAN --workers N`, or under torchrun"),
     "0681": Code("a silent rank", "look at that rank's log; where it is only slow, raise `--patience`"),
     "0682": Code("a rank is gone", "look at that rank's log; `--resume` continues from the last checkpoint"),

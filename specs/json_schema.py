@@ -281,6 +281,7 @@ _RUN = _section(
         "predict": _term("predictor"),
         "workers": _either(SIZE, NONE),
         "placement": _table({"type": "integer", "minimum": 0, "exclusiveMaximum": 4096}),
+        "staleness": {"type": "integer", "minimum": 0, "maximum": 64},
     },
 )
 

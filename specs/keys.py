@@ -122,5 +122,6 @@ KEYS: dict[str, dict[str, str]] = {
         "predict": "What predicts: output, readout(NAME) or goodness(...).",
         "workers": "Processes that hold the blocks: contiguous stretches of about equal cost, or as `placement` says.",
         "placement": "The process of each block, by names or patterns: {b1: 0, \"b2*\": 1}; the last match wins.",
+        "staleness": "How many steps a process may begin while it waits for others' values of an earlier one; 0: none.",
     },
 }

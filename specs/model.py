@@ -189,6 +189,7 @@ class Run(Model):
     predict: Term = Term("output")
     workers: Annotated[Int, Field(gt=0)] | None = None
     placement: dict[str, Annotated[Int, Field(ge=0, lt=4096)]] = {}
+    staleness: Annotated[Int, Field(ge=0, le=64)] = 0
 
     @property
     def splits(self) -> tuple[str, ...]:

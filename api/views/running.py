@@ -51,6 +51,14 @@ def trace(summary: Mapping[str, Any]) -> str:
     return f"{found['overlap']:.2f} of {len(found['waiting'])} processes compute at a time; waiting: {shares}\n"
 
 
+def staleness(summary: Mapping[str, Any]) -> str:
+    """Return the line that tells how stale the values were that updates used, where steps overlapped."""
+    if "staleness" not in summary:
+        return ""
+    found = summary["staleness"]
+    return f"staleness of updates: {found['mean']:.2f} steps on average, {found['largest']} at most\n"
+
+
 def _number(name: str, value: float | None) -> str:
     if value is None:
         return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -24,23 +23,25 @@ from lpc.runtime.workers.transport import (
     MEETING,
     PATIENCE,
     ROOM,
+    GoneError,
+    Message,
     Stamp,
     absent,
-    ensure_same,
     lost,
     silent,
+    taken,
     told_of_time,
 )
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.ranks.wiring import Edge
 
 HEADER = 48  # numbers in the first message; what does not fit follows in a second one
-FIXED = 4  # step, part, name, how many numbers follow
+FIXED = 5  # step, part, name, version, how many numbers follow
 FOREVER = timedelta(days=7)  # an edge is read ahead: it may be idle, and patience is the transport's own
 END = -1
 JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
 
-Found = tuple[list[int], list[Tensor]] | BaseException | None
+Found = Message | BaseException | None
 
 
 class Gloo:
@@ -78,15 +79,18 @@ class Gloo:
             raise lost(self.rank, to, stamp, error) from None
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
+        return taken(self, source, stamp)
+
+    def take(self, source: int, seconds: float) -> Message | None:
+        waiting = self.incoming[source].queue
         try:
-            found = self.incoming[source].queue.get(timeout=self.patience)
+            found = waiting.get(timeout=seconds) if seconds else waiting.get_nowait()
         except queue.Empty:
-            raise silent(self.rank, source, stamp, self.patience) from None
+            return None
         if found is None or isinstance(found, BaseException):
-            raise lost(self.rank, source, stamp, found or "it has left")
-        fixed, tensors = found
-        ensure_same(self.rank, source, stamp, f"another value, of step {fixed[0]}", fixed[:3] == _fixed(stamp))
-        return tensors
+            waiting.put(found)  # for whoever asks again
+            raise GoneError(found or "it has left")
+        return found
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         found: list[Any] = [None] * self.size
@@ -134,7 +138,7 @@ class _Outgoing:
         while len(self.pending) >= self.room:
             self.settle(patience)
         held = [dense(tensor) for tensor in tensors]
-        self.post(_fixed(stamp), describe(held), [pack(tensor).cpu() for tensor in held])
+        self.post((*stamp.key, stamp.version), describe(held), [pack(tensor).cpu() for tensor in held])
 
     def post(self, fixed: Sequence[int], numbers: Sequence[int], payloads: Sequence[Tensor]) -> None:
         room = HEADER - FIXED
@@ -157,7 +161,7 @@ class _Outgoing:
         self.pending.popleft()
 
     def end(self, patience: float) -> None:
-        self.post([END, 0, 0], [0], [])
+        self.post((END, 0, 0, 0), [0], [])
         while self.pending:
             self.settle(patience)
 
@@ -179,10 +183,11 @@ class _Incoming:
         except RuntimeError as error:
             self.queue.put(error)
 
-    def message(self) -> tuple[list[int], list[Tensor]] | None:
+    def message(self) -> Message | None:
         header: list[int] = self.filled(torch.empty(HEADER, dtype=torch.int64)).tolist()
-        fixed, count, numbers = header[:3], header[3], header[FIXED:]
-        if fixed[0] == END:
+        step, part, name, version, count = header[:FIXED]
+        numbers = header[FIXED:]
+        if step == END:
             return None
         if count > len(numbers):
             numbers += self.filled(torch.empty(count - len(numbers), dtype=torch.int64)).tolist()
@@ -191,13 +196,10 @@ class _Incoming:
             if memory.numel():
                 self.filled(memory)
             tensors.append(tensor.to(self.device))
-        return fixed, tensors
+        return Message((step, part, name), version, tensors)
 
     def filled(self, memory: Tensor) -> Tensor:
         if (work := dist.irecv(memory, self.source, self.group)) is not None:
             work.wait(FOREVER)
         return memory
 
-
-def _fixed(stamp: Stamp) -> list[int]:
-    return [stamp.step, stamp.part, zlib.crc32(stamp.value.encode())]

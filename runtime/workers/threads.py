@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lpc.runtime.workers.transport import MEETING, PATIENCE, ROOM, Stamp, absent, ensure_same, silent
+from lpc.runtime.workers.transport import MEETING, PATIENCE, ROOM, Message, Stamp, absent, silent, taken
 from lpc.specs.ranks.wiring import Edge
 
 Queue = queue.Queue[tuple[Stamp, list[Tensor]]]
@@ -50,12 +50,15 @@ class Threads:
             raise silent(self.rank, to, stamp, self.patience, sending=True) from None
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
+        return taken(self, source, stamp)
+
+    def take(self, source: int, seconds: float) -> Message | None:
+        waiting = self.hub.queues[source, self.rank]
         try:
-            found, tensors = self.hub.queues[source, self.rank].get(timeout=self.patience)
+            stamp, tensors = waiting.get(timeout=seconds) if seconds else waiting.get_nowait()
         except queue.Empty:
-            raise silent(self.rank, source, stamp, self.patience) from None
-        ensure_same(self.rank, source, stamp, f"`{found.value}` of step {found.step}", found == stamp)
-        return tensors
+            return None
+        return Message(stamp.key, stamp.version, tensors)
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         hub = self.hub

@@ -1,6 +1,8 @@
-"""What do `send`, `receive` and `reduce` do? They give values to the rank's transport, and take them from it."""
+"""What do `send`, `receive`, `offer` and `reduce` do? They give values to a rank's transport, or take them from it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,8 +11,7 @@ from lpc.runtime.handlers import Binder, Operation, Section
 from lpc.runtime.parts import cut
 from lpc.runtime.resources import Frame
 from lpc.runtime.workers.transport import Stamp
-from lpc.specs.plan.instructions import Receive, Reduce, Send
-from lpc.specs.plan.text import line
+from lpc.specs.plan.instructions import Offer, Receive, Reduce, Send
 
 
 def _bind_send(section: Section, instruction: Send) -> Operation:
@@ -35,18 +36,38 @@ def _bind_receive(section: Section, instruction: Receive) -> Operation:
     return receive
 
 
+def reduction(value: str, ranks: Sequence[int]) -> str:
+    """Return what a bundle is called on its way to the ranks that add it up: whoever does not come is told by it."""
+    return f"reduce {value} over {', '.join(map(str, ranks))}"
+
+
+def _bind_offer(section: Section, instruction: Offer) -> Operation:
+    section.offered.add(instruction.value)
+    return _offering(section, instruction.value, instruction.ranks)
+
+
+def _offering(section: Section, value: str, ranks: Sequence[int]) -> Operation:
+    transport, name = section.resources.transport, reduction(value, ranks)
+
+    def offer(frame: Frame) -> None:
+        for rank in ranks:
+            if rank != transport.rank:
+                transport.send(rank, Stamp(frame.step, frame.part, name), frame.env.get(value, []))
+
+    return offer
+
+
 def _bind_reduce(section: Section, instruction: Reduce) -> Operation:
     """Every rank gives its bundle to all others, and adds up all of them itself, in one order."""
     target, value, ranks = instruction.target, instruction.value, instruction.ranks
-    name = line(instruction)  # so that whoever does not come is told by it
-    transport = section.resources.transport
+    transport, name = section.resources.transport, reduction(value, ranks)
     section.ports[target] = section.ports[value]
+    offer = None if value in section.offered else _offering(section, value, ranks)
 
     def reduce(frame: Frame) -> None:
         stamp, own = Stamp(frame.step, frame.part, name), frame.env.get(value, [])
-        for rank in ranks:
-            if rank != transport.rank:
-                transport.send(rank, stamp, own)
+        if offer is not None:
+            offer(frame)
         given = [own if rank == transport.rank else transport.receive(rank, stamp) for rank in ranks]
         shares = {piece.number: piece.share for piece in cut(0, frame.size, 1.0, len(ranks))}
         total: list[Tensor] = []
@@ -62,4 +83,9 @@ def _bind_reduce(section: Section, instruction: Reduce) -> Operation:
     return reduce
 
 
-TRANSFERS: dict[type, Binder] = {Send: _bind_send, Receive: _bind_receive, Reduce: _bind_reduce}
+TRANSFERS: dict[type, Binder] = {
+    Send: _bind_send,
+    Receive: _bind_receive,
+    Offer: _bind_offer,
+    Reduce: _bind_reduce,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,15 +11,25 @@ from torch import Tensor
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
 ROOM = 4  # values on an edge that nobody waits for yet
+Key = tuple[int, int, int]
 PATIENCE = 600.0  # seconds until a silent rank is given up
 
 
 class Stamp(NamedTuple):
-    """Which value a message holds: the step of the run, the number of the batch in it, its name."""
+    """Which value a message holds: the step of the run, the number of the batch in it, its name.
+
+    `version` is for steps that overlap: how many steps the weights knew that the value was made with.
+    """
 
     step: int
     part: int
     value: str
+    version: int = -1
+
+    @property
+    def key(self) -> Key:
+        """What it travels as: step, part, and the name as a number."""
+        return self.step, self.part, zlib.crc32(self.value.encode())
 
     def __str__(self) -> str:
         return f"`{self.value}`" + (f" of step {self.step}" if self.step >= 0 else "")
@@ -27,11 +38,24 @@ class Stamp(NamedTuple):
 MEETING = Stamp(-1, 0, "a meeting of all ranks")
 
 
+class Message(NamedTuple):
+    """What comes over an edge."""
+
+    key: Key
+    version: int
+    tensors: list[Tensor]
+
+
+class GoneError(Exception):
+    """The other end of an edge has left."""
+
+
 class Transport(Protocol):
     """One rank's way to the others."""
 
     rank: int
     size: int
+    patience: float
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
         """Give a value to another rank; waits only where too many are on the way. The caller keeps them unchanged.
@@ -41,6 +65,9 @@ class Transport(Protocol):
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         """Return the next value of an edge. Errors: 0681 silence, 0682 a rank that is gone, 0683 another value."""
+
+    def take(self, source: int, seconds: float) -> Message | None:
+        """Return the next message of an edge, None where none comes in time. Raises GoneError."""
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         """Give an item to all ranks and return those of all, by rank; every rank calls it equally often.
@@ -55,13 +82,16 @@ class Transport(Protocol):
 class Alone:
     """The transport of a plan that is run by one process: there is nobody to talk to."""
 
-    rank, size = 0, 1
+    rank, size, patience = 0, 1, PATIENCE
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
         raise self._lonely(f"send `{stamp.value}` to rank {to}")
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         raise self._lonely(f"receive `{stamp.value}` from rank {source}")
+
+    def take(self, source: int, seconds: float) -> Message | None:
+        return None
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         return [item]
@@ -113,8 +143,16 @@ def _gone(rank: int, who: str, stamp: Stamp, reason: object) -> LpcError:
     return LpcError(Diagnostic("0682", message, place=f"rank {rank}", notes=(str(reason).split("\n")[0],)))
 
 
-def ensure_same(rank: int, peer: int, wanted: Stamp, found: object, same: bool) -> None:
-    """Refuse a value that another one was expected in place of (0683)."""
-    if not same:
-        message = f"rank {rank} expected {wanted} from rank {peer}, and got {found}"
-        raise LpcError(Diagnostic("0683", message, place=f"rank {rank}"))
+def taken(transport: Transport, source: int, stamp: Stamp) -> list[Tensor]:
+    """Return the value that an edge brings next, if it is the one that is expected. Errors: see `Transport.receive`."""
+    try:
+        found = transport.take(source, transport.patience)
+    except GoneError as error:
+        raise lost(transport.rank, source, stamp, error) from None
+    if found is None:
+        raise silent(transport.rank, source, stamp, transport.patience)
+    if found.key != stamp.key:
+        message = f"rank {transport.rank} expected {stamp} from rank {source}, and got another value"
+        place = f"rank {transport.rank}"
+        raise LpcError(Diagnostic("0683", f"{message}, of step {found.key[0]}", place=place))
+    return found.tensors

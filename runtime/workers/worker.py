@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from lpc.runtime.batch import Batch
-from lpc.runtime.data import Splits
+from lpc.runtime.data import Split, Splits
+from lpc.runtime.engine import Noise, SplitName
 from lpc.runtime.meter import Reading
 from lpc.runtime.trainer import Trainer
+from lpc.runtime.workers.mailbox import Mailbox
+from lpc.runtime.workers.pace import Pace
 from lpc.runtime.workers.transport import Transport
+from lpc.specs.loader import load_spec
 from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Plan
 from lpc.specs.ranks.plan import holders
@@ -22,6 +27,9 @@ class Worker(Trainer):
     `state_dict`, `step` and `gradients` speak of what this rank holds; `evaluate`, `predict` and `fit` give the same on
     every rank. `plan` is the whole plan, of which `plans` holds a part for each rank. Of replicas the first
     one keeps: it writes their blocks, and holds the running statistics.
+
+    With `run.staleness` steps overlap, as values come or as `recorded` says; readings are given when a step has ended,
+    and whoever asks for the state or a measurement has all steps end first.
     """
 
     def __init__(
@@ -31,8 +39,12 @@ class Worker(Trainer):
         transport: Transport,
         device: str | torch.device = "auto",
         data: Splits | None = None,
+        recorded: Mapping[int, int] | None = None,
     ) -> None:
-        super().__init__(plans[transport.rank], device, data, transport)
+        staleness = load_spec(plan.spec).run.staleness
+        mailbox = Mailbox(transport, staleness) if staleness else None
+        super().__init__(plans[transport.rank], device, data, mailbox or transport)
+        self.pace = None if mailbox is None else Pace(self.machine, mailbox, staleness, recorded)
         self.identity = plan_hash(plan)
         held = holders(plans)
         before = {block for own in held[: transport.rank] for block in own}
@@ -41,8 +53,44 @@ class Worker(Trainer):
 
     def advance(self, parts: Sequence[Batch]) -> list[Reading]:
         """Run one training step on its batches and return the readings of this rank's metrics."""
-        readings = super().advance(parts)
+        readings = super().advance(parts) if self.pace is None else self._overlapping(self.pace, parts)
         if self.began is not None:
             self.began()
             self.began = None
         return readings
+
+    def settle(self) -> list[Reading]:
+        """Bring steps that have begun to their ends and return their readings."""
+        return [] if self.pace is None else self.pace.settle()
+
+    def _overlapping(self, pace: Pace, parts: Sequence[Batch]) -> list[Reading]:
+        frame, phase = self.frame(parts)
+        readings = pace.advance(frame, phase.index)
+        self._variables = pace.returned
+        self.steps_done += 1
+        return readings
+
+    def _ended(self) -> None:
+        if self.pace is not None:
+            self.pace.readings = self.settle()  # the next step tells them
+            self._variables = self.pace.returned
+
+    def state_dict(self) -> dict[str, Tensor]:
+        self._ended()
+        return super().state_dict()
+
+    def gradients(self, batch: Batch | Sequence[Batch], noise: Noise | None = None) -> dict[str, Tensor]:
+        self._ended()
+        return super().gradients(batch, noise)
+
+    def variables(self) -> dict[str, Tensor]:
+        self._ended()
+        return super().variables()
+
+    def evaluate(self, data: SplitName | Split | Iterable[Batch] | None = None) -> dict[str, float]:
+        self._ended()
+        return super().evaluate(data)
+
+    def predict(self, inputs: Tensor | Batch) -> Tensor:
+        self._ended()
+        return super().predict(inputs)

@@ -1,4 +1,4 @@
-"""What do mistakes in running a plan on several processes look like? 0150, 0580 to 0583, 0680 to 0684."""
+"""What do mistakes in running a plan on several processes look like? 0150, 0580 to 0584, 0674 to 0676, 0680 to 0684."""
 
 from __future__ import annotations
 
@@ -32,6 +32,30 @@ RANKS: dict[str, Example] = {
         "Each of some ranks waits for the next one before it sends what that one waits for.",
         "rank 0: d1 = receive from 1, send h1 to 1\nrank 1: h1 = receive from 0, send d1 to 0",
         "rank 0: send h1 to 1, d1 = receive from 1\nrank 1: h1 = receive from 0, send d1 to 0",
+        SHOWN,
+    ),
+    "0584": Example(
+        "What comes back between ranks is a derivative, and would come to other weights than it is of.",
+        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, workers: 2, staleness: 1}",
+        "decompose: {blocks: {b1: fc1, head: out}, links: stop}\nrun: {epochs: 1, workers: 2, staleness: 1}",
+        BUILD,
+    ),
+    "0674": Example(
+        "What is to be replayed is damaged, or of a run that did not end: an order is whole, or of no use.",
+        "lpc run spec.yaml --replay spec.yaml",
+        "lpc run runs/digits/run.plan --replay runs/digits/order.jsonl",
+        SHOWN,
+    ),
+    "0675": Example(
+        "An order belongs to one plan; another seed makes another one.",
+        "lpc run spec.yaml --set run.seed=1 --replay runs/digits/order.jsonl",
+        "lpc run runs/digits/run.plan --replay runs/digits/order.jsonl",
+        SHOWN,
+    ),
+    "0676": Example(
+        "The replay did what was recorded and came to other bits: other kernels did the arithmetic.",
+        "another version of torch",
+        "the torch that the order names",
         SHOWN,
     ),
     "0680": Example(

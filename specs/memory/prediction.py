@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from lpc.specs.memory.heap import Mark
 from lpc.specs.memory.optimizers import kept
-from lpc.specs.memory.relaxing import RelaxedWalk, lasting
+from lpc.specs.memory.relaxing import lasting, walked
 from lpc.specs.memory.sizes import Lengths, nbytes, wide
 from lpc.specs.plan.instructions import Instruction, Load, Offset, Repeat, Update
 from lpc.specs.plan.kernel import Kernel
@@ -85,8 +85,7 @@ def predict(
 
 
 def _predicted(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths, phase: int) -> Memory:
-    walk, step = RelaxedWalk(program, kernels, lengths), program.steps[phase]
-    walk.run(step)
+    walk, step = walked(program, kernels, lengths, phase), program.steps[phase]
     peak, alive = walk.heap.peak, sorted(walk.heap.alive, key=lambda storage: -storage.size)
     foreign = {program.optimizers[block].name: None for block in _stepped(program, phase)}
     foreign |= {variable.optimizer: None for variable in program.variables.values()}

@@ -22,7 +22,7 @@ from lpc.specs.plan.instructions import (
     Visit,
     Weight,
 )
-from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.kernel import Kernel, TensorType
 from lpc.specs.plan.lengths import sizes
 from lpc.specs.plan.plan import Optimizer, ParameterGroup, Program, Variable
 
@@ -30,6 +30,22 @@ VARIABLE = "variable"
 PERSISTENT = "persistent"
 DUE = " due"  # the samples' marks, beside variables' names
 AGES = 4  # bytes of the metric of a visit
+
+
+LAGGING = "steps that have begun"
+
+
+def walked(program: Program, kernels: Mapping[str, Kernel], lengths: Lengths, phase: int) -> RelaxedWalk:
+    """Return the walk through the step of a phase, beside what other steps hold that have begun and are not over."""
+    first = RelaxedWalk(program, kernels, lengths)
+    first.run(program.steps[phase])
+    if not first.lagging:
+        return first
+    found = RelaxedWalk(program, kernels, lengths)
+    found.heap.enter(None, LAGGING)
+    found.heap.make(first.lagging, LAGGING, "lag")
+    found.run(program.steps[phase])
+    return found
 
 
 @dataclass

@@ -26,8 +26,10 @@ from lpc.specs.plan.instructions import (
     Every,
     Free,
     Instruction,
+    Lag,
     Later,
     Load,
+    Offer,
     Offset,
     Only,
     Part,
@@ -72,6 +74,7 @@ class Walk:
     piece: int | None = None  # samples of the current piece of a `part`
     taken: frozenset[str] = frozenset()
     recorded: int = 0  # bytes of metrics
+    lagging: int = 0  # bytes of steps that have begun and are not over
     ahead: Sequence[Instruction] = ()  # what comes after the current instruction of the body
 
     def run(self, body: Sequence[Instruction], rest: Sequence[Instruction] = ()) -> None:
@@ -328,6 +331,14 @@ class Walk:
     def write(self, write: Write | Adopt) -> None:
         """Copied in place."""
 
+    def lag(self, lag: Lag) -> None:
+        """What is held here is there once more for each step that has begun: it is made at the walk's beginning."""
+        alive = {held.storage: held.storage.size for value in self.env.values() for held in value if held.storage}
+        self.lagging = lag.steps * sum(alive.values())
+
+    def offer(self, offer: Offer) -> None:
+        """As `send`."""
+
     def mark(self, mark: Later | Only) -> None:
         """Of the part around, which goes through its pieces accordingly."""
 
@@ -377,6 +388,8 @@ HANDLERS: dict[type[Any], Handler] = {
     Repeat: Walk.repeat,
     Every: Walk.every,
     Part: Walk.part,
+    Lag: Walk.lag,
+    Offer: Walk.offer,
     Later: Walk.mark,
     Only: Walk.mark,
     Adopt: Walk.write,

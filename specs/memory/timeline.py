@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lpc.specs.memory.relaxing import RelaxedWalk
+from lpc.specs.memory.relaxing import walked
 from lpc.specs.memory.sizes import Lengths
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
@@ -28,6 +28,5 @@ def memory_timeline(
 
     Errors: 0562 where something's size is not known.
     """
-    walk = RelaxedWalk(program, kernels, lengths)
-    walk.run(program.steps[phase])
+    walk = walked(program, kernels, lengths, phase)
     return tuple(Moment(mark.block, mark.line, mark.size, mark.gradients) for mark in walk.heap.marks)

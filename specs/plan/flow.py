@@ -17,6 +17,7 @@ from lpc.specs.plan.instructions import (
     Free,
     Instruction,
     Load,
+    Offer,
     Offset,
     Parallel,
     Part,
@@ -57,7 +58,7 @@ def read(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
             return values
-        case Reduce(value=value):
+        case Reduce(value=value) | Offer(value=value):
             return (value,)
         case Write(value=value) | Adopt(value=value) | Record(value=value) | Return(value=value) | Send(value=value):
             return (value,)

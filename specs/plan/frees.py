@@ -13,6 +13,7 @@ from lpc.specs.plan.instructions import (
     Fetch,
     Free,
     Instruction,
+    Lag,
     Later,
     Load,
     Parallel,
@@ -24,7 +25,9 @@ from lpc.specs.plan.instructions import (
     Repeat,
 )
 
-MAKERS = (Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive, Later, Reduce)
+MAKERS = (
+    Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive, Later, Reduce, Lag,
+)  # fmt: skip
 
 
 def with_frees(body: Sequence[Instruction], keep: Iterable[str] = ()) -> list[Instruction]:

@@ -151,11 +151,30 @@ class Reduce:
     """Sum ranks' gradient bundles, in the order of the ranks, as pieces of a batch: `s = reduce s1 over 0, 2`.
 
     Each is weighted by its piece's share of the batch; every rank named has the sum afterwards, with the same bits.
+    Where the bundle was offered before, it is not sent once more.
     """
 
     target: str
     value: str
     ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Give a bundle to the ranks of a `reduce` that comes later, without waiting for them: `offer s1 over 0, 2`."""
+
+    value: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lag:
+    """In a step: what follows may wait for other ranks while up to so many more steps begin: `lag 2`.
+
+    These begin with the weights as they are then. The first half of each step is run in order, and so is the second.
+    """
+
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -296,6 +315,8 @@ Instruction: TypeAlias = (
     | Only
     | Adopt
     | Reduce
+    | Offer
+    | Lag
     | Offset
     | Correct
     | Shift

@@ -22,8 +22,10 @@ from lpc.specs.plan.instructions import (
     Fetch,
     Free,
     Instruction,
+    Lag,
     Later,
     Load,
+    Offer,
     Offset,
     Only,
     Parallel,
@@ -89,6 +91,7 @@ class _Checker:
         self.updated: dict[str, str] = {}  # parameter -> block whose update came
         self.frames: list[Frame] = []
         self.problems: list[Diagnostic] = []
+        self.lagging = False
         self.place = ""
         self.note: tuple[str, ...] = ()
 
@@ -293,11 +296,20 @@ class _Checker:
         if isinstance(write, Adopt) and not any(isinstance(frame.owner, Part) for frame in self.frames):
             self.tell("0547", "an `adopt` stands in no `part`, whose first piece it is for")
 
-    def reduce(self, reduce: Reduce) -> None:
-        value = self.use(reduce.value, "reduce", "`reduce`")
+    def reduce(self, reduce: Reduce | Offer) -> None:
+        kind = word(type(reduce))
+        value = self.use(reduce.value, "reduce", f"`{kind}`")
         if len(set(reduce.ranks)) != len(reduce.ranks) or not reduce.ranks:
-            self.tell("0557", "a `reduce` names each of its ranks once")
-        self.define(reduce.target, value or Value(ANYTHING))
+            self.tell("0557", f"`{kind}` names each of its ranks once")
+        if isinstance(reduce, Reduce):
+            self.define(reduce.target, value or Value(ANYTHING))
+
+    def lag(self, lag: Lag) -> None:
+        if self.frames[-1].owner is not None:
+            self.tell("0547", f"`{line(lag)}` stands in a body, and not in the step itself")
+        elif lag.steps < 1 or self.lagging:
+            self.tell("0557", "a `lag` counts steps, from 1" if lag.steps < 1 else "a step has one `lag` at most")
+        self.lagging = True
 
     def mark(self, mark: Later | Only) -> None:
         owner = self.frames[-1].owner
@@ -465,6 +477,8 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Only: _Checker.mark,
     Adopt: _Checker.write,
     Reduce: _Checker.reduce,
+    Offer: _Checker.reduce,
+    Lag: _Checker.lag,
     Offset: _Checker.offset,
     Correct: _Checker.correct,
     Shift: _Checker.shift,

@@ -52,6 +52,8 @@ TEMPLATES: dict[str, str] = {
     "only": "only {piece}",
     "adopt": "adopt {value}",
     "reduce": "{target} = reduce {value} over {ranks}",
+    "offer": "offer {value} over {ranks}",
+    "lag": "lag {steps}",
     "offset": "offset {block} <- {exact} minus {local}",
     "correct": "correct {block} in {gradients}",
     "shift": "shift {block}",

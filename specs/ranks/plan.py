@@ -16,7 +16,9 @@ from lpc.specs.plan.instructions import Begin, Call, Instruction, Random
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Phase, Plan, Program
 from lpc.specs.plan.text import print_sections, sections_of
+from lpc.specs.ranks.asynchrony import ensure_forward, ensure_lags
 from lpc.specs.ranks.divide import divide
+from lpc.specs.ranks.lagging import lagged
 from lpc.specs.ranks.makers import flat
 from lpc.specs.ranks.mesh import Mesh, mesh_of, workers_of
 from lpc.specs.ranks.placement import Placement, placement_of
@@ -28,7 +30,8 @@ from lpc.specs.ranks.wiring import Edge, edges, room_needed
 def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]:
     """Return a plan for each rank, on `workers` processes or as many as the spec asks for; the transfers are checked.
 
-    Raises LpcError: 0580 blocks that cannot be placed, 0581 an instruction of several ranks, 0582 and 0583 transfers.
+    Raises LpcError: 0580 blocks that cannot be placed, 0581 an instruction of several ranks, 0582 and 0583 transfers,
+    0584 steps that cannot overlap.
     """
     mesh = mesh_of(spec, workers)
     placement = placement_of(plan, spec, mesh.stages)
@@ -38,8 +41,11 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
         return divide(body, placement, mesh.size, kernels, program, shared)
 
     def stepped(body: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
-        return _stepped(body, mesh, placement, kernels, program)
+        found = _stepped(body, mesh, placement, kernels, program)
+        return found if mesh.size == 1 or not spec.run.staleness else _lagging(found, plan, spec)
 
+    if spec.run.staleness and mesh.size > 1:
+        ensure_forward(plan, spec, placement)
     step, evaluate, predict = stepped(program.step), divided(program.evaluate), divided(program.predict, shared=True)
     phases = [stepped(phase.step) for phase in program.phases]
     for section in (*phases, step, evaluate, predict):
@@ -79,6 +85,14 @@ def _stepped(
         except LpcError:
             continue
     return bodies
+
+
+def _lagging(bodies: Sequence[tuple[Instruction, ...]], plan: Plan, spec: Spec) -> list[tuple[Instruction, ...]]:
+    """Let ranks begin as many steps as the spec says before the last one is over, where they would wait."""
+    kernels = plan.kernels["native"]
+    found = lagged(bodies, spec.run.staleness, kernels, plan.program)
+    ensure_lags(found, spec, plan.program, kernels)
+    return found
 
 
 def edges_of(plans: Sequence[Plan]) -> list[Edge]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -11,7 +11,9 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.instructions import (
     Every,
     Instruction,
+    Lag,
     Later,
+    Offer,
     Only,
     Parallel,
     Part,
@@ -39,11 +41,13 @@ def edges(bodies: Sequence[Sequence[Instruction]]) -> list[Edge]:
 def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int = 1) -> list[Diagnostic]:
     """Return what is wrong between the ranks of one section (0582, 0583), with room for so many values on each edge.
 
-    Ranks are deterministic and edges keep order, so that one way of running them tells of all.
+    Ranks are deterministic and edges keep order, so that one way of running them tells of all. Where steps overlap,
+    values are received by name, in any order.
     """
+    ordered = not _lag(bodies)
     periods = {(i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every)}
     for due in (frozenset(periods), frozenset[tuple[int, int]]()):
-        found = _run(place, [list(_transfers(body, rank, due)) for rank, body in enumerate(bodies)], room)
+        found = _run(place, [list(_transfers(body, rank, due)) for rank, body in enumerate(bodies)], room, ordered)
         if found:
             return found
     return []
@@ -52,8 +56,15 @@ def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int 
 def room_needed(bodies: Sequence[Sequence[Instruction]]) -> int:
     """Return how many values an edge has to hold so that no ranks of a section wait in a circle; at least 1.
 
+    Where steps overlap: all of a rank's values of the steps that can have begun. When a rank is the first to stand in
+    the order of steps and halves, others have taken what stands before it, and no more than that is on an edge.
+
     Raises LpcError (0582, 0583) where no room helps.
     """
+    if steps := _lag(bodies):
+        if problems := check_wiring("ranks", bodies, MOST_ROOM):
+            raise LpcError(problems)
+        return (steps + 1) * (_most(bodies) + 1) + 1  # and a mark after each first half
     room = 1
     while problems := check_wiring("ranks", bodies, room):
         if room >= MOST_ROOM or problems[0].code != "0583":
@@ -62,38 +73,58 @@ def room_needed(bodies: Sequence[Sequence[Instruction]]) -> int:
     return room
 
 
+def _lag(bodies: Sequence[Sequence[Instruction]]) -> int:
+    return max((one.steps for body in bodies for one in body if isinstance(one, Lag)), default=0)
+
+
+def _most(bodies: Sequence[Sequence[Instruction]]) -> int:
+    """Return how many values of one section an edge carries, at most."""
+    due = frozenset((i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every))
+    transfers = (_transfers(body, rank, due, -1) for rank, body in enumerate(bodies))
+    sent = (Counter(one.rank for one in own if isinstance(one, Send)) for own in transfers)
+    return max((count for own in sent for count in own.values()), default=0)
+
+
 def _all(body: Sequence[Instruction]) -> Iterator[Instruction]:
     for instruction in body:
         yield instruction
         yield from _all(getattr(instruction, "body", ()))
 
 
-def _transfers(body: Sequence[Instruction], rank: int, due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
-    """Yield the sends and receives of a body as a rank executes them when what is in `due` is due."""
+def _transfers(
+    body: Sequence[Instruction], rank: int, due: frozenset[tuple[int, int]], turns: int = TURNS
+) -> Iterator[Transfer]:
+    """Yield the sends and receives of a body as a rank executes them when what is in `due` is due.
+
+    What is repeated is repeated `turns` times at most, -1: as often as it says.
+    """
+    offered = {instruction.value for instruction in body if isinstance(instruction, Offer)}
     for instruction in body:
         match instruction:
             case Send() | Receive():
                 yield instruction
-            case Reduce(value=value, ranks=ranks):
+            case Offer(value=value, ranks=ranks):
                 yield from (Send(value, other) for other in ranks if other != rank)
+            case Reduce(value=value, ranks=ranks):
+                yield from (Send(value, other) for other in ranks if other != rank and value not in offered)
                 yield from (Receive(value, other) for other in ranks if other != rank)
             case Part():
-                yield from _in_pieces(instruction, rank, due)
+                yield from _in_pieces(instruction, rank, due, turns)
             case Repeat(count=count, body=inner):
-                for _ in range(min(count, TURNS)):
-                    yield from _transfers(inner, rank, due)
+                for _ in range(count if turns < 0 else min(count, turns)):
+                    yield from _transfers(inner, rank, due, turns)
             case Every(period=period, phase=phase, body=inner):
-                yield from _transfers(inner, rank, due) if (period, phase) in due else ()
+                yield from _transfers(inner, rank, due, turns) if (period, phase) in due else ()
             case Parallel(body=inner) | Relax(body=inner):
-                yield from _transfers(inner, rank, due)
+                yield from _transfers(inner, rank, due, turns)
 
 
-def _in_pieces(part: Part, rank: int, due: frozenset[tuple[int, int]]) -> Iterator[Transfer]:
+def _in_pieces(part: Part, rank: int, due: frozenset[tuple[int, int]], repeats: int) -> Iterator[Transfer]:
     """Yield the transfers of all pieces; what follows a `later` comes that many pieces behind."""
     cut = next((i for i, one in enumerate(part.body) if isinstance(one, Later)), len(part.body))
     turns = sum(one.turns for one in part.body if isinstance(one, Later))
     count = 1 if any(isinstance(one, Only) for one in part.body) else part.pieces
-    halves = [list(_transfers(half, rank, due)) for half in (part.body[:cut], part.body[cut:])]
+    halves = [list(_transfers(half, rank, due, repeats)) for half in (part.body[:cut], part.body[cut:])]
     for turn in range(count + turns):
         yield from halves[0] if turn < count else ()
         yield from halves[1] if turn >= turns else ()
@@ -106,6 +137,7 @@ class _Ranks:
     ahead: list[deque[Transfer]]
     room: int
     held: dict[Edge, deque[str]] = field(default_factory=dict)
+    ordered: bool = True
     wrong: list[str] = field(default_factory=list)
 
     def advance(self, rank: int) -> bool:
@@ -118,19 +150,21 @@ class _Ranks:
             queue.append(transfer.value)
         else:
             queue = self.held.setdefault((transfer.rank, rank), deque())
-            if not queue:
+            if not queue or not (self.ordered or transfer.value in queue):
                 return False
-            if (found := queue.popleft()) != transfer.value:
+            if not self.ordered:
+                queue.remove(transfer.value)
+            elif (found := queue.popleft()) != transfer.value:
                 self.wrong.append(f"rank {rank} receives `{transfer.value}` where rank {transfer.rank} sends `{found}`")
         self.ahead[rank].popleft()
         return True
 
 
-def _run(place: str, transfers: Sequence[Sequence[Transfer]], room: int) -> list[Diagnostic]:
+def _run(place: str, transfers: Sequence[Sequence[Transfer]], room: int, ordered: bool) -> list[Diagnostic]:
     problem = _outside(transfers)
     if problem is not None:
         return [Diagnostic("0582", problem, place=place)]
-    ranks = _Ranks([deque(own) for own in transfers], room)
+    ranks = _Ranks([deque(own) for own in transfers], room, ordered=ordered)
     while any(ranks.advance(rank) for rank in range(len(transfers)) if ranks.ahead[rank]):
         if ranks.wrong:
             return [Diagnostic("0582", ranks.wrong[0], place=place)]

@@ -20,8 +20,10 @@ torch.set_num_threads(1)
 OnRanks = Callable[..., list[Any]]
 
 
-def on_ranks(plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patience: float = 60.0) -> list[Any]:
-    """Return what `act` returns on each rank; the first error is raised."""
+def on_ranks(
+    plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patience: float = 60.0, recorded: Any = None
+) -> list[Any]:
+    """Return what `act` returns on each rank; the first error is raised. `recorded`: an order of overlapping steps."""
     plans = rank_plans(plan.data, plan.spec, workers)
     hub = Hub(workers, edges_of(plans), max(ROOM, room_of(plans)), patience)
     found: list[Any] = [None] * workers
@@ -29,7 +31,8 @@ def on_ranks(plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patienc
 
     def run(rank: int) -> None:
         try:
-            found[rank] = act(Worker(plan.data, plans, hub.transport(rank), "cpu"))
+            versions = None if recorded is None else recorded[rank]
+            found[rank] = act(Worker(plan.data, plans, hub.transport(rank), "cpu", recorded=versions))
         except BaseException as error:
             errors.append(error)
             hub.abort()
@@ -44,6 +47,6 @@ def on_ranks(plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patienc
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ranks() -> OnRanks:
     return on_ranks
