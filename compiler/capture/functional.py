@@ -22,6 +22,8 @@ aten = torch.ops.aten
 _dispatcher: Any = torch._C
 _functional: Any = torch
 _aliased: Any = return_and_correct_aliasing
+# Views that are made again have the annotations of those before; torch has them since 2.12.
+_annotate_replays: Any = getattr(FunctionalTensorMode, "_sync_view_replay_annotations", lambda *_: None)
 
 
 class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
@@ -36,7 +38,7 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             if torch.Tag.inplace_view in func.tags:  # a tensor cut from this one has the same value, but its own shape
                 args[0].elem = _functionalized(aten.detach.default, [args[0].elem], {})
             return super().__torch_dispatch__(func, types, args, kwargs)
-        self._sync_view_replay_annotations(args, kwargs or {})
+        _annotate_replays(self, args, kwargs or {})
         inner = [_unwrapped(a) for a in args], {k: _unwrapped(a) for k, a in (kwargs or {}).items()}
         made = self.wrapped(_functionalized(func, *inner))
         return _aliased(func, args, kwargs or {}, made)
