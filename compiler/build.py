@@ -292,17 +292,18 @@ def program(build: Build) -> Program:
 
 def plan_variables(build: Build) -> dict[str, PlanVariable]:
     """Return the program's table of auxiliary variables."""
-    found = {variable.name: _variable(variable, build) for variable in build.variables.every.values()}
+    known = _variable_types(build)
+    found = {v.name: _variable(v, known[v.value]) for v in build.variables.every.values()}
     layers = [problem.split for problem in build.problems.values() if problem.split is not None]
     types = _types_of(build, [node for layer in layers for node in layer.variables.values()])
     solved = ((layer, name, node) for layer in layers for name, node in layer.variables.items())
     return found | {n: PlanVariable(n, node, layer.block, (n,), "", {}, types[node]) for layer, n, node in solved}
 
 
-def _variable(variable: Variable, build: Build) -> PlanVariable:
+def _variable(variable: Variable, kind: TensorType) -> PlanVariable:
     return PlanVariable(
         variable.name, variable.value, variable.producer, variable.boundaries, variable.optimizer,
-        dict(variable.options), _variable_types(build)[variable.value], variable.state,
+        dict(variable.options), kind, variable.state,
     )  # fmt: skip
 
 

@@ -30,7 +30,10 @@ def declared_influence(graph: nx.DiGraph[str], problems: Mapping[str, LocalProbl
         losses = frozenset(f"{b}.{loss.name}" for b in ahead for loss in problems[b].losses)
         if problem.target is not None:
             losses = frozenset({f"{block}.{problem.target.loss}"})
-        losses |= {f"{block}.{name}" for name in penalty_names(problem.makes, problem.losses).values()}
+        joined = problem.group.after(block) if problem.group is not None else ()
+        for other in (block, *joined):
+            makes, own_losses = problems[other].makes, problems[other].losses
+            losses |= {f"{other}.{name}" for name in penalty_names(makes, own_losses).values()}
         for name in problem.trainable:
             declared[name] = declared.get(name, frozenset()) | losses
         for key, names in problem.heads.parameters_by_key().items():

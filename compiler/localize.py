@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -18,6 +19,7 @@ from lpc.compiler.estimator import Estimator
 from lpc.compiler.factored import FactoredLayer, borrowers, factored_layers
 from lpc.compiler.formulas import formula_optimizer
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.groups import Group, groups
 from lpc.compiler.inner import ensure_inner
 from lpc.compiler.layer_solver import LayerSolver, layer_solver
 from lpc.compiler.local_loss import Judged, LocalLoss, LocalModules
@@ -74,6 +76,7 @@ class LocalProblem:
     Of the layers in `factored` its optimizer gets the Kronecker factors.
     In a network that is split it is a layer (`split`), with the next one `above`.
     Auxiliary variables stand for what it computes (`makes`) and reads (`reads`); `consistency` says how it fits them.
+    In a `group` gradient links join it to other blocks between them.
     """
 
     block: str
@@ -105,6 +108,7 @@ class LocalProblem:
     factored: tuple[FactoredLayer, ...] = ()
     split: SplitLayer | None = None
     above: SplitLayer | None = None
+    group: Group | None = None
 
     def measured(self, judged: Mapping[str, Judged], names: Sequence[str]) -> dict[str, Tensor]:
         """Return the metrics called `names` of the first loss that has any."""
@@ -115,6 +119,16 @@ class LocalProblem:
         seen = replace(sight, prediction=sight.prediction.detach(), feature=sight.feature.detach())
         with torch.no_grad():
             return {name: loss.metrics[name](seen, loss.options) for name in names if name in loss.metrics}
+
+    @property
+    def around(self) -> tuple[Variable, ...]:
+        """The variables of the problem that it is, or is a piece of."""
+        return (*self.group.makes, *self.group.reads) if self.group is not None else (*self.makes, *self.reads)
+
+    @property
+    def moves(self) -> bool:
+        """Is it a piece of a group, and does what it computes depend on variables?"""
+        return self.group is not None and self.group.moves(self.block)
 
     @property
     def by_formula(self) -> bool:
@@ -139,7 +153,9 @@ def localize(
     flow.ensure_sound()
     objectives = Objectives(spec, traced, graph, fields)
     aims = {**targets(spec, traced, graph), **differences(spec, traced, graph)}
-    writer = _Localizer(spec, traced, graph, objectives, flow, aims, variables or Variables(), layers or {})
+    between = variables or Variables()
+    joined = groups(spec, graph, between)
+    writer = _Localizer(spec, traced, graph, objectives, flow, aims, between, layers or {}, joined)
     return {block: writer.problem(block) for block in graph.nodes}
 
 
@@ -153,6 +169,19 @@ class _Localizer:
     aims: Mapping[str, Target]
     variables: Variables
     layers: Mapping[str, SplitLayer]
+    groups: Mapping[str, Group]
+
+    @cached_property
+    def passages(self) -> dict[tuple[str, str], Passage]:
+        return passages(self.graph)
+
+    @cached_property
+    def limit(self) -> int:
+        return horizon(self.graph)
+
+    @cached_property
+    def furthest(self) -> bool:
+        return any(passage.furthest for passage in self.passages.values())
 
     def problem(self, block: str) -> LocalProblem:
         feature = {mode: self.feature(block, mode) for mode in ("train", "eval")}
@@ -184,8 +213,8 @@ class _Localizer:
             optimizer,
             heads,
             str(memory),
-            horizon(self.graph),
-            any(p.furthest for p in passages(self.graph).values()),
+            self.limit,
+            self.furthest,
             self.flow.estimators[block],
             self.units(block, feature["train"]),
             tuple(self.tangents(self.flow.movers(block), block)),
@@ -201,6 +230,7 @@ class _Localizer:
             makes=makes,
             reads=reads,
             consistency=consistency(self.spec, block) if makes else Consistency(),
+            group=self.groups.get(block),
             factored=factored,
         )
 
@@ -245,7 +275,7 @@ class _Localizer:
         return str(floating[-1])
 
     def gradient_links(self, block: str) -> tuple[tuple[Arrival, ...], dict[str, Passage]]:
-        limit, links = horizon(self.graph), passages(self.graph)
+        limit, links = self.limit, self.passages
         receives = [
             Arrival(name, consumer, age)
             for _, consumer, data in self.graph.out_edges(block, data=True)

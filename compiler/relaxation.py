@@ -7,7 +7,7 @@ of samples which were never seen, and the sweeps are due at some visits of a sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
@@ -54,18 +54,22 @@ class Twice:
 
 @dataclass(frozen=True)
 class RelaxKernels:
-    """What the step calls of a block: its outputs; slopes and anchors by the variables that it reads; its weights'."""
+    """What the step calls of a block: its outputs; slopes and anchors by the variables that it reads; its weights'.
+
+    `pull` is what a piece of a group sends back over gradient links while variables are solved.
+    """
 
     forward: Twice | None
     slopes: Mapping[str, Twice]
     anchors: Mapping[str, Kernel]
     local: Kernel | None
     solve: Kernel | None = None  # the weights' gradients alone, for further steps on the batch
+    pull: Twice | None = None
 
     @property
     def every(self) -> tuple[Kernel, ...]:
         """The kernels that exist, each once."""
-        pairs = [pair for pair in (self.forward, *self.slopes.values()) if pair is not None]
+        pairs = [pair for pair in (self.forward, *self.slopes.values(), self.pull) if pair is not None]
         found = [k for pair in pairs for k in (pair.first, pair.again)]
         found += [*self.anchors.values(), *(k for k in (self.local, self.solve) if k is not None)]
         return tuple({k.name: k for k in found}.values())
@@ -99,6 +103,7 @@ class _Fit:
     update: tuple[Instruction, ...]  # none where other blocks' gradients belong to it
     gradients: tuple[str, ...] = ()
     parameters: frozenset[str] = frozenset()
+    waits: bool = False  # for other pieces of its group
 
 
 @dataclass
@@ -185,8 +190,8 @@ class _Writer:
                 pair = self.kernels[block].slopes.get(variable.value)
                 if pair is None:
                     continue
-                body += self.call(pair.again if block in self.called else pair.first, self.now)
-                self.called.add(block)
+                back, read = self.pulled(block)
+                body += [*back, *self.evaluation(block, pair, read)]
                 slopes.append(f"{block}.slope_{variable.value}")
             anchor = self.kernels[variable.consumers[0]].anchors.get(variable.value) if pulled else None
             if anchor is not None:
@@ -228,9 +233,71 @@ class _Writer:
         """Return what the block before a variable computes of its inputs as they are now."""
         pair = self.kernels[variable.producer].forward
         assert pair is not None, "what a variable stands for leaves its block"
+        body, inner = self.moved(variable.producer)
+        calls, self.outputs = self.anew(variable.producer, inner)
+        return [*body, *calls], self.outputs[variable.value]
+
+    def anew(self, block: str, inner: Mapping[str, str]) -> tuple[list[Instruction], dict[str, str]]:
+        """Compute a block's outputs of what it reads now, under other names; return these by the values' own."""
+        pair = self.kernels[block].forward
+        assert pair is not None, "others read what it computes"
         self.count += 1
-        self.outputs = {b.name: f"{_value(variable.producer, b)}.{self.count}" for b in pair.again.results}
-        return self.call(pair.again, self.now, self.outputs), self.outputs[variable.value]
+        made = {b.name: f"{_value(block, b)}.{self.count}" for b in pair.again.results}
+        return self.call(pair.again, self.reading(block, inner), made), made
+
+    def evaluation(self, block: str, pair: Twice, read: Mapping[str, str]) -> list[Instruction]:
+        """Call what evaluates a block; the first time in a step it tells."""
+        kernel = pair.again if block in self.called else pair.first
+        self.called.add(block)
+        return self.call(kernel, read)
+
+    # Pieces that gradient links join
+
+    def reading(self, block: str, inner: Mapping[str, str]) -> dict[str, str]:
+        """Return what a block reads now: variables, and in a group what its other pieces have computed anew."""
+        group = self.problems[block].group
+        crossing = group.crossing(block) if group is not None else ()
+        plain = {value: name for value, name in self.now.items() if value not in crossing}
+        return plain | {value: inner[value] for value in crossing if value in inner}
+
+    def moved(self, *blocks: str) -> tuple[list[Instruction], dict[str, str]]:
+        """Compute anew what blocks of one group get over gradient links, where variables move it."""
+        group = self.problems[blocks[0]].group
+        body: list[Instruction] = []
+        inner: dict[str, str] = {}
+        wanted = {b for block in blocks for b in group.moving(block)} if group is not None else set()
+        for block in group.blocks if group is not None else ():
+            if block in wanted:
+                calls, made = self.anew(block, inner)
+                body += calls
+                inner |= made
+        return body, inner
+
+    def pulled(self, block: str) -> tuple[list[Instruction], dict[str, str]]:
+        """Let the pieces after a block send back what variables are solved for; return what the block then reads."""
+        group = self.problems[block].group
+        if group is None:
+            return [], self.now
+        after = group.after(block)
+        body, inner = self.moved(block, *after)
+        sent: dict[str, str] = {}
+        for piece in reversed(after):
+            pair = self.kernels[piece].pull
+            if pair is not None:
+                self.count += 1
+                body += self.renamed(piece, pair, {**self.reading(piece, inner), **sent}, sent)
+        return body, {**self.reading(block, inner), **sent}
+
+    def renamed(
+        self, piece: str, pair: Twice, read: Mapping[str, str], sent: dict[str, str]
+    ) -> list[Instruction]:
+        """Call what sends cotangents back, each under a name of its own, which is noted in `sent`."""
+        kernel = pair.again if piece in self.called else pair.first
+        self.called.add(piece)
+        given = {b.name: f"{_value(piece, b)}.{self.count}" for b in kernel.results if b.role == "cotangent"}
+        body = self.call(kernel, read, given)
+        sent |= given
+        return body
 
     # The weights
 
@@ -242,7 +309,9 @@ class _Writer:
         steps = list(self.each("" if clip is None else ".fit"))
         pooled = self.pooled(steps)
         if clip is None:
-            return [Parallel(_closed([*(i for step in steps for i in (*step.calls, *step.update)), *pooled]))]
+            chained = [i for step in steps if step.waits for i in (*step.calls, *step.update)]
+            body = [*(i for step in steps if not step.waits for i in (*step.calls, *step.update)), *pooled]
+            return [*chained, *([Parallel(_closed(body))] if body else [])]
         updates = [*(i for step in steps for i in step.update), *pooled]
         bundles = tuple(dict.fromkeys(g for step in steps for g in step.gradients))
         return [*(i for step in steps for i in step.calls), Clip(bundles, clip), *updates]
@@ -264,22 +333,45 @@ class _Writer:
         return (f"heads.{block}.{name}" for name in self.problems[block].heads.own())
 
     def each(self, mark: str) -> Iterator[_Fit]:
-        """Yield the step of each block's weights; values are marked that another evaluation may have made."""
-        read = {} if self.variables.forward_input else self.now
+        """Yield the step of each block's weights; values are marked that another evaluation may have made.
+
+        Pieces of a group come last to first, as cotangents go, after what they get from each other is computed anew.
+        """
+        done: set[str] = set()
+        for block in self.graph.nodes:
+            group = self.problems[block].group
+            if group is None:
+                yield from self.fit(block, {} if self.variables.forward_input else self.now, mark)
+            if group is None or block in done:
+                continue
+            done.update(group.blocks)
+            body, inner = ([], {}) if self.variables.forward_input else self.moved(*group.blocks)
+            sent: dict[str, str] = {}
+            for piece in reversed(group.blocks):
+                read = {} if self.variables.forward_input else self.reading(piece, inner)
+                for fit in self.fit(piece, read | sent, mark, sent):
+                    yield replace(fit, calls=[*body, *fit.calls], waits=True)
+                    body = []
+
+    def fit(
+        self, block: str, read: Mapping[str, str], mark: str, sent: dict[str, str] | None = None
+    ) -> Iterator[_Fit]:
+        """Yield the step of a block's weights, if it has one; what it sends back is noted in `sent`."""
+        kernel = self.kernels[block].local
+        if kernel is None:
+            return
         own = {v.name: v.name for v in self.variables.every.values()}
         lent = {name for _, attributes in self.graph.nodes(data=True) for name in attributes["borrowed"]}
-        for block in self.graph.nodes:
-            kernel = self.kernels[block].local
-            if kernel is None:
-                continue
-            values = {b.name: f"{_value(block, b)}{mark}" for b in kernel.results}
-            bundles = [b for b in kernel.results if b.role == "gradients"]
-            gradients = tuple(values[b.name] for b in bundles)
-            parameters = frozenset(port.source for b in bundles for port in b.ports)
-            update: list[Instruction] = []
-            if gradients and lent.isdisjoint(parameters):
-                update = [Update(block, gradients), *self.further(block, {**read, **own})]
-            yield _Fit(self.call(kernel, {**read, **own}, values), tuple(update), gradients, parameters)
+        values = {b.name: f"{_value(block, b)}{mark}" for b in kernel.results}
+        if sent is not None:
+            sent |= {b.name: values[b.name] for b in kernel.results if b.role == "cotangent"}
+        bundles = [b for b in kernel.results if b.role == "gradients"]
+        gradients = tuple(values[b.name] for b in bundles)
+        parameters = frozenset(port.source for b in bundles for port in b.ports)
+        update: list[Instruction] = []
+        if gradients and lent.isdisjoint(parameters):
+            update = [Update(block, gradients), *self.further(block, {**read, **own})]
+        yield _Fit(self.call(kernel, {**read, **own}, values), tuple(update), gradients, parameters)
 
     def further(self, block: str, read: Mapping[str, str]) -> list[Instruction]:
         """Return a block's further steps on the batch."""

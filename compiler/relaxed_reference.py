@@ -107,7 +107,8 @@ class _Step:
         kept = {n for b in evaluated if moves for n in graph.nodes[b]["buffers"]}
         before = {n: t for n, t in self.leaves.items() if not t.requires_grad}
         self.leaves.update({n: t.clone() for n, t in before.items()})  # autograd may still look at the old ones
-        values = self.walk.once(self.batch, dict.fromkeys(graph.edges, crossing), moves=True)
+        edges = [(a, b) for a, b, data in graph.edges(data=True) if data["link"].name != "gradient"]
+        values = self.walk.once(self.batch, dict.fromkeys(edges, crossing), moves=True)
         self.leaves.update({n: t for n, t in before.items() if n not in kept})
         point = _Point(values)
         for block, problem in self.problems.items():
@@ -185,8 +186,7 @@ class _Step:
         """Return what the weights minimise, by the name under which it is recorded."""
         found: dict[str, Tensor] = {}
         for block, problem in self.problems.items():
-            around = [*problem.makes, *problem.reads]
-            summed = any(v.penalty.reduction != "mean" for v in around)
+            summed = any(v.penalty.reduction != "mean" for v in problem.around)
             for loss in problem.losses:
                 value = point.losses[block, loss.name]
                 found[f"{block}.{loss.name}"] = value / self.size if summed and _is_sum(loss) else value
@@ -207,7 +207,7 @@ class _Step:
         return problem.consistency.l1 * total([w.abs().mean() if mean else w.abs().sum() for w in weights])
 
     def gradients(self, point: _Point, objectives: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return each weight's gradient: no block depends on another's, so that one sum serves all."""
+        """Return each weight's gradient: blocks depend on others over gradients alone, so that one sum serves all."""
         wanted = {n: t for n, t in self.leaves.items() if t.requires_grad}
         objective = total(list(objectives.values()))
         found = torch.autograd.grad(objective, list(wanted.values()), allow_unused=True)

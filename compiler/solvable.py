@@ -78,7 +78,8 @@ def _slopes(
     variable: Variable, batch: int, problems: Mapping[str, LocalProblem],
     types: Mapping[str, TensorType], moved: Mapping[str, float],
 ) -> Iterator[float]:  # fmt: skip
-    for block in variable.consumers:
+    joined = [b for c in variable.consumers if (g := problems[c].group) is not None for b in g.after(c)]
+    for block in dict.fromkeys((*variable.consumers, *joined)):
         if problems[block].losses:
             yield 1.0 / batch if variable.penalty.reduction == "mean" else 1.0
         for made in problems[block].makes:

@@ -33,6 +33,13 @@ BY_SAMPLE: Mapping[str, frozenset[str]] = {
     "adagrad": frozenset({"lr_decay", "initial_accumulator_value"}),
     "adadelta": frozenset(),
 }
+# Why a link does not go with variables, which are solved for the sum of all terms, a function of them and of weights.
+UNDEFINED = {
+    "gradient": "with a limited reach what comes back is no derivative of that sum, and differs for each loss",
+    "feedback": "what it sends back is the gradient of nothing that variables before it could be solved for",
+    "target": "it makes targets of one gradient through all of the network, and that ends at variables",
+    "split": "its formulas solve all layers of a network, or none",
+}
 SCALED, WEIGHED = "scale", "weight"
 Factor = float | Term
 
@@ -234,12 +241,15 @@ class _Reader:
     # What cannot be
 
     def ensure_alone(self) -> None:
-        """Only `stop` stands beside variables, and nothing that would change what a step is."""
+        """Only `stop` and whole `gradient`s stand beside variables, and nothing that would change what a step is."""
         spec = self.spec
         for a, b, data in self.graph.edges(data=True):
-            if data["link"].name not in (LINK, "stop"):
-                message = f"the link `{a}->{b}` is `{data['link'].name}`, beside links with variables"
-                self.refuse(message, a, f"put `{a}` and `{b}` into one block, or let it be `variable` or `stop`")
+            link = data["link"]
+            if link.name in (LINK, "stop") or _is_whole(link):
+                continue
+            reason = UNDEFINED[link.name]
+            message = f"the link `{a}->{b}` is `{link}`, beside links with variables: {reason}"
+            self.fail(message, self.origin(a, b), "let it be `gradient`, `variable` or `stop`")
         for key, path in misplaced(spec):
             self.fail(f"`{key}` does not go with links that have variables", spec.origin(*path), f"remove `{key}`")
         for block in self.graph.nodes:
@@ -279,8 +289,8 @@ class _Reader:
             self.ensure_by_sample(variable)
         if shared["weights_input"] == "forward":
             self.refuse("with `init=cache` there is no forward pass for `weights_input=forward`", found[0].producer)
-        if any(data["link"].name != LINK for *_, data in self.graph.edges(data=True)):
-            self.refuse("with `init=cache` every boundary needs a variable", found[0].producer)
+        if any(data["link"].name == "stop" for *_, data in self.graph.edges(data=True)):
+            self.refuse("with `init=cache` every boundary needs a variable, or a gradient", found[0].producer)
 
     def ensure_by_sample(self, variable: Variable) -> None:
         """Samples come at times of their own: what an optimizer remembers must be theirs, and nothing at first."""
@@ -295,6 +305,12 @@ class _Reader:
         help = f"take one of {', '.join(BY_SAMPLE)}, or `state=reset`"
         self.refuse(f"{message}, and `init=cache, state=persistent` needs that", variable.producer, help)
 
+    def origin(self, a: str, b: str) -> Span | None:
+        """Return where the link between two blocks is written."""
+        links = self.spec.decompose.links
+        exact = [key for key in links if [part.strip() for part in key.split("->")] == [a, b]]
+        return self.spec.origin("decompose", "links", *(exact[:1] or (["*"] if "*" in links else [])))
+
     def span(self, producer: str) -> Span | None:
         """Return where the link after a block is written."""
         links = self.spec.decompose.links
@@ -306,6 +322,14 @@ class _Reader:
 
     def fail(self, message: str, span: Span | None, help: str | None = None) -> None:
         raise LpcError(Diagnostic("0423", message, span=span, help=help))
+
+
+def _is_whole(link: Term) -> bool:
+    """Does a link let all gradients through?"""
+    if link.name != "gradient":
+        return False
+    given = signatures.LINKS["gradient"].bind(link)
+    return given["reach"] is None and given["only"] == "all"
 
 
 def _term(value: Value) -> Term:

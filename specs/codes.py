@@ -147,7 +147,8 @@ CODES: dict[str, Code] = {
     "0421": Code("no forward derivative", "Put the operator into a block of its own with `estimator: backprop`."),
     "0422": Code("units that do not fit", "Write `units: {patches: auto, groups: n}` in `decompose`, for this shape."),
     "0423": Code(
-        "an auxiliary variable that cannot be", "Let every boundary around it be `variable` or `stop`, solved alike."
+        "an auxiliary variable that cannot be",
+        "Let every boundary around it be `variable`, `gradient` or `stop`, solved alike.",
     ),
     "0430": Code("trained parameters", "patterns match names such as `fc1.weight`; something must stay trainable"),
     "0431": Code("a loss that trains nothing", "Remove it, or train a parameter of the block."),

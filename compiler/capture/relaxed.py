@@ -18,23 +18,32 @@ from lpc.compiler.capture.joint import (
     Outcome,
     Slot,
     Step,
+    cotangent_slot,
     seed_slot,
     state_slot,
     value_slot,
 )
 from lpc.compiler.capture.tracing import LabelledRun
+from lpc.compiler.groups import weighing
 from lpc.compiler.layer_solver import solved_state
 from lpc.compiler.local_loss import LocalLoss
+from lpc.compiler.localize import Arrival
 from lpc.compiler.penalties import distance, magnitude
 from lpc.compiler.variables import SCALED, WEIGHED, Factor, Variable, law_name, penalty_names
 from lpc.specs.term import Term
 
-SLOPE, ANCHOR, MEMORY = "slope", "anchor", "memory"
+SLOPE, ANCHOR, MEMORY, PULL = "slope", "anchor", "memory", "pull"
 
 
 def slope_slot(kind: str, variable: Variable) -> Slot:
     """Return where a slope of a variable goes: that of a block's terms, or that of its own."""
     return Slot("slope", f"{kind}_{variable.value}", variable.name)
+
+
+def pull_slot(arrival: Arrival) -> Slot:
+    """Return where what variables are solved for comes back over a gradient link: the cotangent of their objective."""
+    slot = cotangent_slot(arrival)
+    return Slot("cotangent", f"{PULL}{slot.bundle.removeprefix('d')}", slot.source)
 
 
 def before(variable: Variable) -> str:
@@ -59,7 +68,9 @@ class VariableStep(Step):
             self.arguments.add(seed_slot(name), torch.get_default_dtype(), ())
         for variable in self.anchored():
             self.arguments.add(value_slot(before(variable)), *self.types.values[variable.value])
-        for variable in (*self.problem.makes, *self.problem.reads):
+        for arrival in self.pulled():
+            self.arguments.add(pull_slot(arrival), *self.types.values[arrival.value])
+        for variable in (*self.problem.makes, *self.problem.reads, *self.heading()):
             dtype = self.types.values[variable.value][0]
             for name in variable.laws:
                 self.arguments.add(value_slot(name), dtype, ())
@@ -83,8 +94,21 @@ class VariableStep(Step):
         block = self.problem.block
         return [v for v in self.problem.reads if v.pulls and v.consumers[0] == block]
 
+    def pulled(self) -> tuple[Arrival, ...]:
+        """Return what comes back to a piece of a group that variables move, beside the weights' cotangents."""
+        return self.problem.receives if self.problem.moves else ()
+
+    def heading(self) -> tuple[Variable, ...]:
+        """Return a variable by whose objective the block's terms are weighed; in a group all weigh them alike."""
+        own = self.problem.reads or (self.problem.group.reads if self.problem.moves and self.problem.group else ())
+        return own[:1]
+
+    def upstream(self) -> list[Arrival]:
+        """Return what a piece of a group sends back: of each value that came over a gradient link."""
+        return [Arrival(v, self.problem.block) for v in self.block.inputs if v in self.differentiable]
+
     def trainable_slots(self) -> list[Slot]:
-        return [*super().trainable_slots(), *(value_slot(v.value) for v in self.problem.reads)]
+        return list(dict.fromkeys([*super().trainable_slots(), *(value_slot(v.value) for v in self.problem.reads)]))
 
     def forward(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], mode: str) -> Outcome:
         outcome = super().forward(tensors, bound, mode)
@@ -120,6 +144,7 @@ class VariableStep(Step):
 
     def gradients(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
         values = self.slopes(tensors, bound, outcome)
+        values += self.pulls(tensors, bound, outcome)
         values += [self.anchor(v, bound) for v in self.anchored()]
         values += self.memorised(tensors)
         return values + self.weight_gradients(tensors, bound, outcome)
@@ -131,19 +156,34 @@ class VariableStep(Step):
         """
         alike: dict[tuple[object, ...], list[Variable]] = {}
         for variable in self.problem.reads:
-            alike.setdefault(_weighing(variable), []).append(variable)
+            alike.setdefault(weighing(variable), []).append(variable)
         found: dict[str, Tensor] = {}
         for variables in alike.values():
-            found |= self.slopes_of(variables, tensors, bound, outcome)
+            found |= self.slopes_of(variables[0], [v.value for v in variables], tensors, bound, outcome)
         reached = [variable for variable in self.problem.reads if variable.value in found]
         self.results += [slope_slot(SLOPE, variable) for variable in reached]
         return [found[variable.value] for variable in reached]
 
+    def pulls(self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome) -> list[Tensor]:
+        """Return the same derivatives by what came over gradient links from pieces that variables move."""
+        group, sent = self.problem.group, self.upstream()
+        if group is None or not self.problem.moves:
+            return []
+        moved = {v for a, b, values in group.links if b == self.problem.block and group.moves(a) for v in values}
+        sent = [arrival for arrival in sent if arrival.value in moved]
+        if not sent:
+            return []
+        (heading,) = self.heading()
+        found = self.slopes_of(heading, [arrival.value for arrival in sent], tensors, bound, outcome)
+        self.results += [pull_slot(arrival) for arrival in sent if arrival.value in found]
+        return [found[arrival.value] for arrival in sent if arrival.value in found]
+
     def slopes_of(
-        self, variables: list[Variable], tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
-    ) -> dict[str, Tensor]:
-        """Return the derivatives of all terms by variables that weigh them alike, by value."""
-        variable, leaves = variables[0], [bound[value_slot(v.value)] for v in variables]
+        self, variable: Variable, values: list[str],
+        tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return the derivatives of all terms, weighed as by a variable's objective, by values that the block reads."""
+        leaves = [bound[value_slot(value)] for value in values]
         size = leaves[0].shape[0]
         scale, names = self.objective_scale(variable, bound), self.penalty_names()
         roots = []
@@ -156,14 +196,15 @@ class VariableStep(Step):
             root = self.distances[made.value]
             weight = _times(tensors[seed_slot(names[made.value])].to(root.dtype), self.factor(made, WEIGHED, bound))
             roots.append((root, _times(weight, scale)))
+        roots += [(outcome.outputs[a.value], tensors[pull_slot(a)]) for a in self.pulled()]
         roots = [(root, cotangent) for root, cotangent in roots if root.requires_grad]
         if not roots:
             return {}
         found = torch.autograd.grad(
             [r for r, _ in roots], leaves, [c for _, c in roots], allow_unused=True, retain_graph=True
         )
-        reached: list[tuple[Variable, Tensor | None]] = list(zip(variables, found, strict=True))
-        return {v.value: slope.detach() for v, slope in reached if slope is not None}
+        reached: list[tuple[str, Tensor | None]] = list(zip(values, found, strict=True))
+        return {value: slope.detach() for value, slope in reached if slope is not None}
 
     def anchor(self, variable: Variable, bound: dict[Slot, Tensor]) -> Tensor:
         """Return the derivative of a variable's own terms."""
@@ -201,15 +242,19 @@ class VariableStep(Step):
     def weight_gradients(
         self, tensors: dict[Slot, Tensor], bound: dict[Slot, Tensor], outcome: Outcome
     ) -> list[Tensor]:
-        """Return the gradients of the batch means of the block's terms, by what it trains."""
-        summed = any(v.penalty.reduction != "mean" for v in (*self.problem.makes, *self.problem.reads))
+        """Return the gradients of the terms' batch means, by what the block trains and gets over gradient links."""
+        summed = any(v.penalty.reduction != "mean" for v in self.problem.around)
         size = next(iter(outcome.outputs.values())).shape[0]
         roots = []
         for loss in self.problem.losses:
             value = outcome.losses[loss.name]
             roots.append((value / size if summed and _is_sum(loss) else value, tensors[seed_slot(loss.name)]))
         roots += [(outcome.losses[name], tensors[seed_slot(name)]) for name in self.penalty_names().values()]
-        slots = [*map(state_slot, self.problem.trainable), *self.head_slots()]
+        roots += [(outcome.outputs[a.value], tensors[cotangent_slot(a)]) for a in self.problem.receives]
+        trained = [*map(state_slot, self.problem.trainable), *self.head_slots()]
+        targets = {slot: Slot("gradients", "gradients", slot.source) for slot in trained}
+        targets |= {value_slot(arrival.value): cotangent_slot(arrival) for arrival in self.upstream()}
+        slots = list(targets)
         roots = [(root, seed.to(root.dtype)) for root, seed in roots if root.requires_grad]
         if not roots or not slots:
             return []
@@ -217,9 +262,10 @@ class VariableStep(Step):
         found = torch.autograd.grad(
             [r for r, _ in roots], leaves, cotangents, allow_unused=True, retain_graph=True
         )
-        self.unreached += [s.source for s, g in zip(slots, found, strict=True) if g is None]
+        missed = [s for s, g in zip(slots, found, strict=True) if g is None]
+        self.unreached += [s.source for s in missed if s in trained]
         kept = [(s, g.detach()) for s, g in zip(slots, found, strict=True) if g is not None]
-        self.results += [Slot("gradients", "gradients", s.source) for s, _ in kept]
+        self.results += [targets[s] for s, _ in kept]
         return [g for _, g in kept]
 
 
@@ -233,12 +279,6 @@ class Watched(LabelledRun):
         if n.name == self.node:
             (self.seen,) = self.fetch_args_kwargs_from_env(n)[0]
         return super().run_node(n)
-
-
-def _weighing(variable: Variable) -> tuple[object, ...]:
-    """Return what tells how a variable's objective weighs a block's terms; a law is the variable's own."""
-    weight = str(variable.penalty.weight) if variable.divides else None
-    return (variable.penalty.reduction, str(variable.scale), weight, *variable.laws)
 
 
 def _times(value: Tensor, factor: float | Tensor) -> Tensor:

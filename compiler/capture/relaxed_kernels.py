@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lpc.compiler.capture.cut import around_a_wait, ports
 from lpc.compiler.capture.joint import LocalGraph, Slot
 from lpc.compiler.capture.lower import lower
-from lpc.compiler.capture.relaxed import ANCHOR, MEMORY, SLOPE, slope_slot
+from lpc.compiler.capture.relaxed import ANCHOR, MEMORY, PULL, SLOPE, slope_slot
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.relaxation import RelaxKernels, Twice
 from lpc.compiler.variables import Variable, Variables
@@ -34,32 +34,35 @@ class _Cutter:
         self.slots = [slot for slot, _ in self.whole.results]
         self.outputs = [s for s in self.slots if s.role == "output" and s.source in set(leaving)]
         self.slopes = [v for v in problem.reads if slope_slot(SLOPE, v) in self.slots]
+        self.pulls = [s for s in self.slots if s.role == "cotangent" and s.bundle.startswith(PULL)]
         self.buffers = [s for s in self.slots if s.role == "buffers" and s.bundle != MEMORY]
 
     def kernels(self) -> RelaxKernels:
         problem, late = self.problem, self.variables.cached
-        early = not late and bool(self.outputs or self.slopes)
+        early = not late and bool(self.outputs or self.slopes or self.pulls)
         told, moved = self.told(), self.buffers
         local = self.weights() + ([] if early else told) + ([] if early and not self.variables.moving else moved)
         again = moved if self.variables.moving else []
         first = [*told, *moved] if early else again
-        anew = self.variables.sweeps > 1 or self.repeats()
-        if early and self.outputs and not problem.reads and not again:
+        anew = self.variables.sweeps > 1 or self.repeats() or problem.group is not None
+        if early and self.outputs and not problem.reads and not again and problem.group is None:
             return self.halves(first, local, anew)
         forward = self.twice("forward", self.outputs, first, again, anew) if self.outputs else None
         solved = {
             v.value: self.twice(
                 self.named(SLOPE, v), [slope_slot(SLOPE, v)],
-                first if v is self.slopes[-1] and not self.outputs else again, again, True,
+                first if (v is self.slopes[-1] or self.pulls) and not self.outputs else again, again, True,
             )
             for v in self.slopes
         }  # fmt: skip
+        pull = self.twice(PULL, self.pulls, again if self.outputs else first, again, True) if self.pulls else None
         anchors = {
             v.value: self.kernel(self.named(ANCHOR, v), [slope_slot(ANCHOR, v)])
             for v in problem.reads
             if slope_slot(ANCHOR, v) in self.slots
         }
-        return RelaxKernels(forward, solved, anchors, self.kernel("local", local) if local else None, self.solve())
+        fit = self.kernel("local", local) if local else None
+        return RelaxKernels(forward, solved, anchors, fit, self.solve(), pull)
 
     def halves(self, first: list[Slot], local: list[Slot], anew: bool) -> RelaxKernels:
         """A block that reads no variable computes nothing twice: its weights learn from what the forward pass saved."""
@@ -80,10 +83,11 @@ class _Cutter:
         return found + [s for s in self.slots if s.role == "metric" and s.source != "loss"]
 
     def weights(self) -> list[Slot]:
-        """What the step of the weights gives: their gradients, and how well they fit the variables."""
+        """What the weights' step gives: gradients, cotangents for other pieces, how well they fit the variables."""
         own = {loss.name for loss in self.problem.losses}
         found = [s for s in self.slots if s.role == "loss" and s.source not in own]
         found += [s for s in self.slots if s.role == "metric" and s.source == "loss"]
+        found += [s for s in self.slots if s.role == "cotangent" and s not in self.pulls]
         return found + [s for s in self.slots if s.role == "gradients" or s.bundle == MEMORY]
 
     def repeats(self) -> bool:

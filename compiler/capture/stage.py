@@ -223,7 +223,7 @@ class _Capture:
         found: set[str] = set()
         for block in self.graph.nodes:
             problem = self.problems[block]
-            if problem.trainable or any(v in found for v in problem.sends):
+            if problem.trainable or problem.moves or any(v in found for v in problem.sends):
                 found |= {arrival.value for arrival in problem.receives}
         return frozenset(found)
 

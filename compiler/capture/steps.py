@@ -36,7 +36,7 @@ def trace_training(
     kind = STEPS[problem.estimator.name]
     if problem.target is not None:
         kind = DifferenceStep if problem.target.differs else TargetStep
-    if problem.makes or problem.reads:
+    if problem.around:
         kind = VariableStep
     if problem.factored:
         kind = FactorStep

@@ -77,7 +77,8 @@ def form_of(step: Step) -> Form | None:
     further = (problem.optimizer is not None and problem.optimizer.steps > 1) or problem.target is not None
     noisy = problem.moves_in or problem.moves_out or problem.credits or problem.feedback or problem.errors
     mixed = (problem.makes or problem.reads) and (problem.losses or problem.heads)
-    if further or noisy or mixed or problem.split is not None or any(not a.consumer for a in step.receives):
+    apart = problem.group is not None or problem.split is not None
+    if further or noisy or mixed or apart or any(not a.consumer for a in step.receives):
         return None
     form = Form(problem.block)
     plain = replace(

@@ -197,8 +197,8 @@ LEARNING: dict[str, Example] = {
         BUILD,
     ),
     "0423": Example(
-        "Variables are solved together, from the last to the first: links beside them are `variable` or `stop`, what"
-        " holds for the whole step is said alike, and a block that they stand for is fitted to them.",
+        "Variables are solved together, from the last to the first: links beside them are `variable`, `gradient` or"
+        " `stop`, what holds for the whole step is said alike, and a block that they stand for is fitted to them.",
         "decompose: {blocks: {b1: fc1, head: out}, links: variable}\n"
         'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam}]',
         "decompose: {blocks: {b1: fc1, head: out}, links: variable}\n"

@@ -20,7 +20,7 @@ ALL = '{{blocks: per_layer, links: {{"*": {}}}}}'
 RULE = '[{{blocks: "*", optimizer: sgd(lr=0.1), {}}}]'
 
 REFUSED = [
-    ("decompose", BOTH.format("gradient", "variable"), "`gradient`, beside links with variables"),
+    ("decompose", BOTH.format("feedback", "variable"), "`feedback`, beside links with variables"),
     ("decompose", BOTH.format("variable(sweeps=2)", "variable"), "it holds for all of them"),
     ("decompose", BOTH.format("variable(sweep=jacobi, steps=2)", "variable(sweep=jacobi)"), "differ in `steps`"),
     ("decompose", ALL.format("variable(refresh=2)"), "`refresh` is for `init=cache`"),

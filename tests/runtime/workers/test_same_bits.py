@@ -91,6 +91,7 @@ CHAINS = {
     "sweeps": chained('{"*": {variable: {sweeps: 2, steps: 3}}}'),
     "jacobi": chained('{"*": {variable: {sweep: jacobi, sweeps: 2, steps: 3}}}'),
     "remembering": chained('{"*": {variable: {sweeps: 2, optimizer: adam(lr=0.01), state: persistent}}}'),
+    "pieces of variables": chained('{"*": gradient, "b1->b2": variable(steps=2, sweeps=2, optimizer=sgd(lr=0.1))}'),
     "growing": chained('{"*": {variable: {penalty: squared(weight=grow(start=0.1, add=0.1)), l1: 0.01}}}'),
 }
 STEPS = 5
