@@ -33,10 +33,13 @@ decompose: {blocks: {b1: [fc1, norm1], b2: fc2, b3: fc3}, links: LINK}
 PLAIN = CHAIN.replace(" norm1: batch_norm,", "").replace(" dropout(0.2),", "").replace("[fc1, norm1]", "fc1")
 LOCAL = 'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adam(lr=0.01)}]\n'
 JACOBI = '{"*": {variable: {sweep: jacobi, sweeps: 2, steps: 2, weights_input: forward}}}'
+PIECES = '{"*": gradient, "b2->b3": {variable: {steps: 2, state: persistent, optimizer: adam(lr=0.01)}}}'
+TWO = "run: {staleness: 2, placement: {b1: 0, b2: 0, b3: 1, head: 1}}\n"
 # What can be late: variables, solved one after another or at once; sums of replicas, on stages or not.
 KINDS = {
     "blockprop": (PLAIN.replace(", links: LINK", "") + "recipe: blockprop(steps=2)\nrun: {staleness: 3}\n", 3),
     "jacobi": (PLAIN.replace("LINK", JACOBI) + 'learn: [{blocks: "*", optimizer: adam}]\nrun: {staleness: 2}\n', 3),
+    "pieces": (PLAIN.replace("LINK", PIECES) + 'learn: [{blocks: "*", optimizer: adam}]\n' + TWO, 2),
     "stop": (CHAIN.replace("LINK", "stop") + LOCAL + "run: {staleness: 2}\n", 3),
     "replicas": (CHAIN.replace("LINK", "stop") + LOCAL + "run: {staleness: 2, replicas: 2, microbatches: 2}\n", 4),
     "backprop": (CHAIN.replace("LINK", "gradient") + LOCAL + "run: {staleness: 1, replicas: 2}\n", 2),
