@@ -64,6 +64,8 @@ class Worker(Trainer):
         return [] if self.pace is None else self.pace.settle()
 
     def _overlapping(self, pace: Pace, parts: Sequence[Batch]) -> list[Reading]:
+        if self._scheduled != self.phase:  # no step of one phase is under way in another
+            pace.readings = pace.settle()
         frame, phase = self.frame(parts)
         readings = pace.advance(frame, phase.index)
         self._variables = pace.returned

@@ -44,6 +44,8 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
         found = _stepped(body, mesh, placement, kernels, program)
         return found if mesh.size == 1 or not spec.run.staleness else _lagging(found, plan, spec)
 
+    if mesh.replicas > 1:
+        _ensure_kept(program, kernels)
     if spec.run.staleness and mesh.size > 1:
         ensure_forward(plan, spec, placement)
     step, evaluate, predict = stepped(program.step), divided(program.evaluate), divided(program.predict, shared=True)
@@ -62,16 +64,9 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
 def _stepped(
     body: Sequence[Instruction], mesh: Mesh, placement: Placement, kernels: Mapping[str, Kernel], program: Program
 ) -> list[tuple[Instruction, ...]]:
-    """Divide a step. Ranks that wait for others go on with other pieces meanwhile, where that cannot lock them.
-
-    Raises LpcError (0581) where a replica would need buffers that another one changes.
-    """
+    """Divide a step. Ranks that wait for others go on with other pieces meanwhile, where that cannot lock them."""
     called = {i.kernel for i in flat(body) if isinstance(i, Call)}
     live = live_buffers(kernel for name, kernel in kernels.items() if name in called)
-    if live and mesh.replicas > 1:
-        block, name = live[0]
-        message = f"`{name}` of block `{block}` changes within a step and is computed with: no replicas can share it"
-        raise LpcError(Diagnostic("0581", message, place="program", help="take another number of workers"))
     bodies: list[tuple[Instruction, ...]] = []
     for pipelined in (False,) if live else (True, False):
         bodies = []
@@ -85,6 +80,16 @@ def _stepped(
         except LpcError:
             continue
     return bodies
+
+
+def _ensure_kept(program: Program, kernels: Mapping[str, Kernel]) -> None:
+    """Refuse (0581) replicas that need buffers which the first one alone changes, in the same phase or another."""
+    called = {i.kernel for body in program.steps for i in flat(body) if isinstance(i, Call)}
+    live = live_buffers(kernel for name, kernel in kernels.items() if name in called)
+    if live:
+        block, name = live[0]
+        message = f"`{name}` of block `{block}` changes in a step and is computed with: no replicas can share it"
+        raise LpcError(Diagnostic("0581", message, place="program", help="take another number of workers"))
 
 
 def _lagging(bodies: Sequence[tuple[Instruction, ...]], plan: Plan, spec: Spec) -> list[tuple[Instruction, ...]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lpc
-from lpc.runtime.workers.supervisor import ATTEMPT
+from lpc.runtime.workers.supervisor import ATTEMPT, LOST
 
 DEATH = 29  # the step at which the second process is killed, in the first attempt
 
@@ -28,8 +28,12 @@ def main(folder: Path, resume: bool) -> None:
         return run(operations, frame)
 
     worker.machine.run = slowly
-    worker.fit(folder, resume=resume)
-    worker.transport.close()
+    try:
+        worker.fit(folder, resume=resume)
+        worker.transport.close()
+    except lpc.LpcError as error:
+        print(error, flush=True)
+        os._exit(LOST)
 
 
 if __name__ == "__main__":

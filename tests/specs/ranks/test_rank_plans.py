@@ -142,8 +142,17 @@ def test_replicas_share_no_buffer_that_is_computed_with() -> None:
     kernel = plan.kernels["native"]["b1.local"]
     nodes = [replace(n, args=tuple(False if a is True else a for a in n.args)) for n in kernel.nodes]
     kernels = {**plan.kernels["native"], "b1.local": replace(kernel, nodes=tuple(nodes))}
-    with pytest.raises(LpcError, match=r"`norm1\.running_mean` of block `b1` changes within a step"):
+    with pytest.raises(LpcError, match=r"`norm1\.running_mean` of block `b1` changes in a step"):
         rank_plans(replace(plan, kernels={"native": kernels}), spec, 2)
+
+
+def test_replicas_share_no_statistics_that_a_later_phase_computes_with() -> None:
+    """A frozen block takes the running statistics, which the first replica alone has kept."""
+    run = "run: {replicas: 2, workers: 1, phases: [{train: b1, steps: 2}, {train: [b2, head], steps: 2}]}\n"
+    plan, spec = _data(NET + BLOCKS.replace("LINK", "stop") + LOCAL + run)
+    with pytest.raises(LpcError, match=r"`norm1\.running_mean` of block `b1` changes in a step"):
+        rank_plans(plan, spec, 2)
+    assert len(rank_plans(plan, spec, 3)) == 3
 
 
 def _data(text: str) -> tuple[Plan, Spec]:
