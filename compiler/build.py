@@ -11,6 +11,7 @@ import networkx as nx
 import safetensors.torch
 import torch
 
+from lpc.compiler.arithmetic import remembering
 from lpc.compiler.capture.joint import CaptureTarget
 from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
@@ -178,10 +179,11 @@ def build_plan(spec: Spec, *, allow: Sequence[str] = (), fields: Mapping[str, Te
 
 def run_pipeline(build: Build, stages: Sequence[Callable[[Build], Build]] = PIPELINE) -> Build:
     """Run the stages, timing each."""
-    for stage in stages:
-        start = time.perf_counter()
-        build = stage(build)
-        build = replace(build, seconds={**build.seconds, stage.__name__: time.perf_counter() - start})
+    with remembering():
+        for stage in stages:
+            start = time.perf_counter()
+            build = stage(build)
+            build = replace(build, seconds={**build.seconds, stage.__name__: time.perf_counter() - start})
     return build
 
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from lpc.compiler.environments import is_unmarked
+
 # Lengths by number and by the argument that names their symbol.
 Lengths = tuple[tuple[int, int], ...]
 
 MOST_IDLE = 16  # environments
-MOST_SYMBOLS = 200  # of one environment: counters of batch norm have one each
-MOST_KEPT = 20_000  # results of operators in one environment, about a kilobyte each
 
 _idle: dict[Lengths, ShapeEnv] = {}
 
@@ -27,14 +27,7 @@ def symbols_of(lengths: Lengths) -> Iterator[ShapeEnv]:
     """Lend an environment for the symbols of some lengths; nobody else has it meanwhile."""
     environment = _idle.pop(lengths, None) or ShapeEnv()
     yield environment
-    if _is_unmarked(environment):
+    if is_unmarked(environment):
         _idle[lengths] = environment
     while len(_idle) > MOST_IDLE:
         _idle.pop(next(iter(_idle)))
-
-
-def _is_unmarked(environment: ShapeEnv) -> bool:
-    assumed = (environment.guards, environment.axioms, environment.replacements, environment.deferred_runtime_asserts)
-    if any(assumed) or environment.divisible or environment.unbacked_symint_counter:
-        return False
-    return len(environment.var_to_range) < MOST_SYMBOLS and len(environment.fake_tensor_cache) < MOST_KEPT

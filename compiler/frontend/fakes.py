@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lpc.compiler.environments import is_unmarked, unassuming
 from lpc.compiler.frontend.places import is_foreign
 from lpc.specs.model import Tensor as TensorSpec
 
@@ -26,6 +27,7 @@ BATCH = "B"
 # Sizes that a network must accept besides the one it is traced with.
 _OTHER_SIZES = (2, 3, 5, 7, 16, 4096)
 _HINTS = (11, 13, 17, 19, 23, 29, 31, 37)
+_MOST_KNOWN = 16  # environments
 
 
 class SymbolicShapes:
@@ -35,11 +37,11 @@ class SymbolicShapes:
     """
 
     def __init__(self, inputs: Mapping[str, TensorSpec], hint_batch: int) -> None:
-        self.mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         names = dict.fromkeys(d for t in inputs.values() for d in t.shape if isinstance(d, str) and d != BATCH)
         free = [hint for hint in _HINTS if hint != hint_batch]
         self.hints = {BATCH: hint_batch, **dict(zip(names, free, strict=False))}
-        self.sizes = {name: self._symbol(name, hint) for name, hint in self.hints.items()}
+        environment, self.sizes = _symbols_of(tuple(self.hints.items()))
+        self.mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         # A symbol that a computation holds fast is replaced by its value wherever it is asked for.
         self.symbols = {str(size.node.expr): name for name, size in self.sizes.items()}
         self._seen = len(self._env.guards)
@@ -56,7 +58,7 @@ class SymbolicShapes:
 
         The Python dispatcher keeps operators symbolic whose C++ kernels would hold sizes fast: padding.
         """
-        with self.mode, enable_python_dispatcher():
+        with self.mode, enable_python_dispatcher(), unassuming():
             yield
 
     def batch(self, tensor: TensorSpec) -> Tensor:
@@ -100,12 +102,27 @@ class SymbolicShapes:
         known = {s: values[self.symbols[str(s)]] for s in condition.free_symbols if str(s) in self.symbols}
         return bool(condition.subs(known) == sympy.false)
 
-    def _symbol(self, name: str, hint: int) -> torch.SymInt:
-        source = ConstantSource(name)
-        symbol = self._env.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
-        size = self._env.create_symintnode(symbol, hint=hint, source=source)
-        assert isinstance(size, torch.SymInt)
-        return size
+
+_known: dict[tuple[tuple[str, int], ...], tuple[ShapeEnv, dict[str, torch.SymInt]]] = {}
+
+
+def _symbols_of(hints: tuple[tuple[str, int], ...]) -> tuple[ShapeEnv, dict[str, torch.SymInt]]:
+    """Return an environment that nothing is assumed of, and its symbol for every length; the last one if it may be."""
+    if hints not in _known or not is_unmarked(_known[hints][0]):
+        environment = ShapeEnv()
+        _known[hints] = environment, {name: _symbol(environment, name, hint) for name, hint in hints}
+    _known[hints] = _known.pop(hints)
+    while len(_known) > _MOST_KNOWN:
+        _known.pop(next(iter(_known)))
+    return _known[hints]
+
+
+def _symbol(environment: ShapeEnv, name: str, hint: int) -> torch.SymInt:
+    source = ConstantSource(name)
+    symbol = environment.create_symbol(hint, source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
+    size = environment.create_symintnode(symbol, hint=hint, source=source)
+    assert isinstance(size, torch.SymInt)
+    return size
 
 
 def hinted(size: int | torch.SymInt) -> int:

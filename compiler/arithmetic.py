@@ -1,0 +1,90 @@
+"""How is arithmetic on symbolic lengths done once? Inside a build, environments remember what their lengths came to.
+
+Every fake tensor has the lengths of its storage worked out, a dozen sums and products of symbols, and nearly all of
+them have been worked out before. Torch gives them to sympy each time, which was a fifth of a build. Each result is a
+node of its own, as tracing tells lengths apart by their nodes; and nothing is remembered while a graph is recorded, or
+once a length is known to equal another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental.sym_node import SymNode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+# Operators whose result follows from the two expressions alone, and not from the range that a symbol is known to have.
+OPERATORS = ("add", "sub", "mul", "eq", "ne", "ge", "gt", "le", "lt", "and_", "or_", "sym_max", "sym_min")
+
+Operator = Callable[[SymNode, SymNode], SymNode]
+_node: Any = SymNode  # whose attributes are set below
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Remember results of operators on lengths, by environment, inside the block."""
+    before = {name: getattr(SymNode, name) for name in (*OPERATORS, "expr", "maybe_as_int")}
+    if hasattr(before["add"], "remembers"):  # a build inside a build
+        yield
+        return
+    for name in OPERATORS:
+        setattr(_node, name, _remembered(name, before[name]))
+    _node.expr = _expression(before["expr"])
+    _node.maybe_as_int = _number(before["maybe_as_int"])
+    try:
+        yield
+    finally:
+        for name, plain in before.items():
+            setattr(_node, name, plain)
+
+
+def _remembered(name: str, operator: Operator) -> Operator:
+    def remembered(one: SymNode, other: SymNode) -> SymNode:
+        known = _known(one.shape_env)
+        alike = isinstance(other, SymNode) and other.shape_env is one.shape_env
+        if known is None or not alike or get_proxy_mode() is not None:
+            return operator(one, other)
+        key = (name, _value(one), _value(other))
+        if key not in known:
+            known[key] = operator(one, other)
+        return _copy(known[key])
+
+    remembered.remembers = True  # type: ignore[attr-defined]
+    return remembered
+
+
+def _value(node: SymNode) -> tuple[object, ...]:
+    # Torch keeps sums in the order of their terms as long as it knows that they are sorted.
+    return node._expr, node._hint, node.pytype, node._optimized_summation
+
+
+def _copy(node: SymNode) -> SymNode:
+    return SymNode(node._expr, node.shape_env, node.pytype, node._hint, optimized_summation=node._optimized_summation)
+
+
+def _expression(plain: Any) -> Any:
+    return property(lambda node: plain.fget(node) if _known(node.shape_env) is None else node._expr)
+
+
+def _number(plain: Callable[[SymNode], int | None]) -> Callable[[SymNode], int | None]:
+    def number(node: SymNode) -> int | None:
+        known = _known(node.shape_env)
+        if known is None:
+            return plain(node)
+        if node._expr not in known:
+            known[node._expr] = plain(node)
+        found: int | None = known[node._expr]
+        return found
+
+    return number
+
+
+def _known(environment: ShapeEnv | None) -> dict[object, Any] | None:
+    """Return what an environment remembers; None where an expression may stand for another by now."""
+    if environment is None or environment.replacements or environment._translation_validation_enabled:
+        return None
+    known: dict[object, Any] = environment.__dict__.setdefault("lengths_known", {})
+    return known
