@@ -33,7 +33,7 @@ run: {epochs: 1}
 LLAMA = """\
 network:
   module: "transformers:LlamaForCausalLM"
-  config: {num_hidden_layers: 4, hidden_size: 8, intermediate_size: 12, num_attention_heads: 2, vocab_size: 11,
+  config: {num_hidden_layers: 3, hidden_size: 8, intermediate_size: 12, num_attention_heads: 2, vocab_size: 11,
            max_position_embeddings: 16}
   inputs: {input_ids: {shape: [7], dtype: int64}}
   output: logits
