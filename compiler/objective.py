@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -52,6 +53,11 @@ class Objectives:
     graph: nx.DiGraph[str]
     fields: Mapping[str, TensorType]
 
+    @cached_property
+    def aims(self) -> Mapping[str, Term]:
+        """The links of the blocks that learn by a target."""
+        return targeted(self.spec, self.graph)
+
     def of(self, block: str, feature: Mapping[str, str], fits: bool = False) -> Objective:
         """Return the objective of a block with this feature, by mode; what `fits` it to variables is left to these.
 
@@ -72,7 +78,7 @@ class Objectives:
         if self.graph.nodes[block].get("frozen") and not self.is_output(block):
             return (), ()
         value = stated(self.spec, block, "loss")
-        link = targeted(self.spec, self.graph).get(block)
+        link = self.aims.get(block)
         own = value if link is None or differs(link) else ()  # a target's problem is no loss of a prediction
         return (own if isinstance(own, tuple) else ()), stated_path(self.spec, block, "loss")
 
@@ -151,7 +157,7 @@ class _Writer:
         Raises LpcError (0434) for losses that compare with a target which no link makes.
         """
         words = {*signatures.TARGET_LOSSES, INVERSE}
-        link = None if self.around.is_output(self.block) else targeted(self.spec, self.around.graph).get(self.block)
+        link = None if self.around.is_output(self.block) else self.around.aims.get(self.block)
         if link is not None and differs(link):
             return words - ({INVERSE} if carries(self.around.graph, self.block) else set())
         named = [(i, term.name) for i, term in enumerate(written) if term.name in words]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from lpc.compiler.variables import PERSISTENT, Factor, Penalty, Variable, Variab
 from lpc.specs import signatures
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
+from lpc.specs.plan.optimizers import is_class
 from lpc.specs.term import Term
 
 TRIED = 100  # steps after which a step size that is too large has shown itself
@@ -38,7 +40,40 @@ def doubts(
             )
         if _grows(variable, spec.batch_size, types[name], variables.sweeps):
             found.append(f"the variable {variable.name} diverges: its optimizer's step is too large for its penalty")
+        if _overshoots(variables, variable, problems[variable.producer], spec.batch_size, types[name]):
+            found.append(
+                f"block `{variable.producer}` moves away from {variable.name}, to which it is fitted several times:"
+                f" a bias alone counts {_positions(types[name])} positions in its penalty, and a step of its"
+                " optimizer is too large for that; lower its rate, or the weight of the penalty"
+            )
     return found
+
+
+def _overshoots(
+    variables: Variables, variable: Variable, problem: LocalProblem, batch: int, kind: TensorType
+) -> bool:
+    """Do weights that are fitted to the same variable again and again move away from it?
+
+    The penalty's curvature along a bias of the block's output, the same at all positions of a map, is 2 w times their
+    number (sum); that of other weights comes on top. One step towards a variable that is solved anew each time is no
+    such fit: it begins where the weights are.
+    """
+    optimizer = problem.optimizer
+    if optimizer is None or variable.penalty.name != "squared" or is_class(optimizer.name):
+        return False
+    if not (variables.cached and variables.refresh > 1) and optimizer.steps == 1:
+        return False
+    weight = problem.consistency.weight
+    weight = _number(variable.penalty.weight) if weight is None else weight
+    share = {"sum": 1.0, "sample": 1.0, "mean": float(batch)}[variable.penalty.reduction]
+    bend = 2.0 * weight * _share(variable.penalty, batch, kind) * share * _positions(kind)
+    return _leaves(optimizer.name, optimizer.options, bend)
+
+
+def _positions(kind: TensorType) -> int:
+    """Return how many elements of a sample a bias moves: the places of a map, or of a sequence's features."""
+    axes = [int(axis) for axis in kind.shape[1:] if not isinstance(axis, str)]
+    return math.prod(axes[1:] if len(axes) > 2 else axes[:-1])
 
 
 def idle_weights(variables: Variables, problems: Mapping[str, LocalProblem]) -> list[str]:
@@ -117,8 +152,13 @@ def _grows(variable: Variable, batch: int, kind: TensorType, sweeps: int) -> boo
     if not variable.anchor or variable.steps * sweeps == 1 or variable.penalty.name != "squared":
         return False
     bend = 2.0 * _number(variable.penalty.weight) * _share(variable.penalty, batch, kind) * _scale(variable)
+    return _leaves(variable.optimizer, variable.options, bend)
+
+
+def _leaves(name: str, options: Mapping[str, Any], bend: float) -> bool:
+    """Does an optimizer move away from the bottom of a parabola?"""
     value = torch.ones(1, dtype=torch.float64)
-    optimizer = optimizer_class(variable.optimizer)([value], **variable.options)
+    optimizer = optimizer_class(name)([value], **options)
     for _ in range(TRIED):
         value.grad = bend * value.clone()
         optimizer.step()

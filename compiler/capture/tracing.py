@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sympy
@@ -121,11 +122,17 @@ def length_hints(lengths: Iterable[str], **known: int) -> dict[str, int]:
 
     `known` are names whose number is settled.
     """
-    expressions = {text: sympy.sympify(text, locals=_Symbols()) for text in lengths}
+    expressions = {text: _expression(text) for text in lengths}
     names = sorted({s.name for e in expressions.values() for s in e.free_symbols}, key=lambda n: (n != "B", n))
     values = dict(zip(names, HINTS, strict=False)) | known
     # By symbol: under `subs({"S": 13})` sympy would read the name again, as its own constant.
     return {t: int(e.subs({s: values[s.name] for s in e.free_symbols})) for t, e in expressions.items()}
+
+
+@cache
+def _expression(text: str) -> sympy.Expr:
+    """Read a length; the same few come in every block."""
+    return sympy.sympify(text, locals=_Symbols())
 
 
 class _Symbols(dict[str, sympy.Symbol]):

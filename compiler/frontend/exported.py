@@ -165,8 +165,9 @@ class _Unlift:
 
     def add(self, like: fx.Node, target: Any, args: Any, kwargs: Any = None) -> fx.Node:
         made = self.graph.create_node("call_function", target, tuple(args), dict(kwargs or {}), name=like.name)
-        path, call = _site(like)
-        made.meta.update(path=path, call=call, place=recorded_at(like.stack_trace))
+        scopes = _scopes(like)
+        path, call = scopes[-1] if scopes else ("", 0)
+        made.meta.update(path=path, call=call, scopes=scopes, place=recorded_at(like.stack_trace))
         return made
 
     def attribute(self, module: fx.GraphModule, name: str) -> Any:
@@ -220,11 +221,13 @@ def _takes_element(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "getitem"
 
 
-def _site(node: fx.Node) -> tuple[str, int]:
-    """Return the innermost module's path and the number of its call; nodes that export adds are the root's."""
+def _scopes(node: fx.Node) -> tuple[tuple[str, int], ...]:
+    """Return the modules around a node, the innermost last, each with the number of its call.
+
+    The root is none of them, nor does it hold what export adds.
+    """
     stack = list((node.meta.get("nn_module_stack") or {}).items())
     if not stack or stack[-1][0].startswith("_empty_"):
-        return "", 0
-    key, (path, _) = stack[-1]
-    number = _CALL.search(key)
-    return _CALL.sub("", path), int(number[1]) if number else 0
+        return ()
+    found = [(_CALL.sub("", path), _CALL.search(key)) for key, (path, _) in stack]
+    return tuple((path, int(number[1]) if number else 0) for path, number in found if path)

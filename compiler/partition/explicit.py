@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.selectors import SelectorTable, is_glob, with_parents
+from lpc.compiler.partition.unroll import time_steps, with_steps
 from lpc.compiler.partition.view import Site, View
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, listing
 from lpc.specs.model import Path, Spec
@@ -110,10 +111,32 @@ class _Chooser:
 
 
 def explicit(view: View, spec: Spec) -> Assignment:
-    """Assign by `{block: selectors}`; the key `*` holds `each(pattern)` terms. Raises LpcError."""
+    """Assign by `{block: selectors}`; the key `*` holds `each(pattern)` and `unroll(cell)` terms. Raises LpcError."""
     blocks = spec.decompose.blocks
     assert isinstance(blocks, dict)
-    return _Chooser(view, spec, list(_claims(blocks, spec))).choose()
+    chosen = _Chooser(view, spec, list(_claims(blocks, spec))).choose()
+    steps: dict[int, str] = {}
+    for position, term in enumerate(blocks.get("*", ())):
+        if _is_unroll(term):
+            assert isinstance(term, Term)
+            origin: Path = ("decompose", "blocks", "*", position)
+            found = time_steps(view, spec, term, origin)
+            _ensure_free(view, spec, found, {**chosen.fixed, **steps}, origin)
+            steps |= found
+    return with_steps(view, chosen, steps) if steps else chosen
+
+
+def _is_unroll(term: str | Term) -> bool:
+    return isinstance(term, Term) and term.name == "unroll"
+
+
+def _ensure_free(view: View, spec: Spec, steps: dict[int, str], fixed: dict[int, str], origin: Path) -> None:
+    """Refuse (0302) a time step of which another block has a part."""
+    for index, block in steps.items():
+        if index in fixed:
+            path = view.sites[index].path
+            message = f"`{path}` belongs to two blocks, `{fixed[index]}` and the time step `{block}`"
+            raise LpcError(Diagnostic("0302", message, span=spec.origin(*origin)))
 
 
 def each(view: View, spec: Spec) -> Assignment:
@@ -134,6 +157,8 @@ def _claims(blocks: dict[str, tuple[str | Term, ...]], spec: Spec) -> Iterator[C
     for block, selectors in blocks.items():
         for position, selector in enumerate(selectors):
             origin: Path = ("decompose", "blocks", block, position)
+            if block == "*" and _is_unroll(selector):
+                continue
             if block == "*":
                 yield from _each_claims(selector, spec, origin)
             elif isinstance(selector, Term):

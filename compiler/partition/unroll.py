@@ -1,18 +1,21 @@
 """Where does one time step end and the next begin? `unroll(cell)`: a block for each call of a module.
 
-A call holds exactly its own nodes. Layers elsewhere are blocks as with `per_layer`; what follows a step and precedes
+A call holds exactly its own nodes. Layers elsewhere are blocks as with `per_layer`, or as a mapping says in which
+`"*": unroll(cell)` stands; what follows a step and precedes
 them goes to them, so that equal steps stay equal. What is read at each step (the parts of an input) is made by a block
 of its own, `frames`, which has no parameters.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.layers import per_layer
 from lpc.compiler.partition.selectors import with_parents
 from lpc.compiler.partition.view import Site, View
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
-from lpc.specs.model import Spec
+from lpc.specs.model import Path, Spec
 from lpc.specs.term import Term
 
 FRAMES = "frames"
@@ -22,23 +25,39 @@ def unroll(view: View, spec: Spec) -> Assignment:
     """Assign each call of a module to a block, `path` and `path#2` and so on. Raises LpcError (0301)."""
     term = spec.decompose.blocks
     assert isinstance(term, Term)
+    layers = per_layer(view, spec)
+    steps = time_steps(view, spec, term, ("decompose", "blocks"))
+    others = {index: block for index, block in layers.fixed.items() if index not in steps}
+    return with_steps(view, replace(layers, fixed=others), steps)
+
+
+def time_steps(view: View, spec: Spec, term: Term, origin: Path) -> dict[int, str]:
+    """Return the block of each node inside a call of the module that `unroll(cell)`, written at `origin`, names."""
     cell = str((*term.args, *term.kwargs.values())[0])
     steps = {site.index: name for site in view.roots if (name := _step(site, cell)) is not None}
     if not steps:
-        raise LpcError(_uncalled(view, spec, cell))
-    layers = per_layer(view, spec)
-    fixed = {index: block for index, block in layers.fixed.items() if index not in steps} | steps
+        raise LpcError(_uncalled(view, spec, cell, origin))
+    return steps
+
+
+def with_steps(view: View, others: Assignment, steps: dict[int, str]) -> Assignment:
+    """Add blocks of time steps to those of other nodes: what steps read, and what comes between them and others."""
+    fixed = others.fixed | steps
     fixed |= _frames(view, fixed, steps)
     fixed |= _between(view, fixed, steps)
     kept = set(fixed.values())
-    names = [*sorted({FRAMES} & kept), *dict.fromkeys(steps.values()), *(b for b in layers.blocks if b in kept)]
-    return Assignment(tuple(dict.fromkeys(names)), fixed, toward=layers.toward)
+    names = [*sorted({FRAMES} & kept), *dict.fromkeys(steps.values()), *(b for b in others.blocks if b in kept)]
+    return Assignment(tuple(dict.fromkeys(names)), fixed, toward=others.toward, covers=others.covers)
 
 
 def stands_apart(spec: Spec, block: str) -> bool:
     """Tell whether a block is that of what steps read: a stop lies behind it, and it joins no other block."""
     blocks = spec.decompose.blocks
-    return isinstance(blocks, Term) and blocks.name == "unroll" and block == FRAMES
+    if isinstance(blocks, dict):
+        every: tuple[str | Term, ...] = () if FRAMES in blocks else blocks.get("*", ())
+    else:
+        every = (blocks,)
+    return block == FRAMES and any(isinstance(term, Term) and term.name == "unroll" for term in every)
 
 
 def _step(site: Site, cell: str) -> str | None:
@@ -83,11 +102,11 @@ def _between(view: View, fixed: dict[int, str], steps: dict[int, str]) -> dict[i
     return found
 
 
-def _uncalled(view: View, spec: Spec, cell: str) -> Diagnostic:
+def _uncalled(view: View, spec: Spec, cell: str, origin: Path) -> Diagnostic:
     known = with_parents(s.path for s in view.sites)
     return Diagnostic(
         "0301",
         f"the selector `{cell}` matches no module of the network that is called",
-        span=spec.origin("decompose", "blocks"),
+        span=spec.origin(*origin),
         help=did_you_mean(cell, known),
     )

@@ -7,6 +7,7 @@ send back through `cotangent` arguments. A path in the graph is influence, no pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from lpc.specs.plan.instructions import (
     Accumulate,
@@ -74,7 +75,9 @@ def indirect_influence(plan: Plan, target: str = "native") -> dict[str, Names]:
 
 def influence_by_targets(plan: Plan, target: str = "native") -> dict[str, Names]:
     """Return for every trainable parameter the losses of which the target of its block is made; see `influence`."""
-    aimed = _walked(plan, target).aimed
+    kernels = {**plan.kernels.get("native", {}), **plan.kernels.get(target, {})}
+    aims = any(bundle.role == "target" for kernel in kernels.values() for bundle in kernel.results)
+    aimed = _walked(plan, target).aimed if aims else {}
     return {name: frozenset(aimed.get(name, ())) for name in _trainable(plan)}
 
 
@@ -96,9 +99,15 @@ def _flow(kernel: Kernel, start: list[list[Names]]) -> list[list[Names]]:
     for bundle, given in zip(kernel.arguments, start, strict=True):
         reached.update((port.value, names) for port, names in zip(bundle.ports, given, strict=True))
     for node in kernel.nodes:
-        sources = {reached.get(name, NOTHING) for name in references([*node.args, *node.kwargs.values()])}
-        reached[node.name] = next(iter(sources)) if len(sources) == 1 else NOTHING.union(*sources)
+        sources = frozenset([reached.get(name, NOTHING) for name in references([*node.args, *node.kwargs.values()])])
+        reached[node.name] = _united(sources)
     return [[reached.get(port.value, NOTHING) for port in bundle.ports] for bundle in kernel.results]
+
+
+@lru_cache(maxsize=1024)
+def _united(sources: frozenset[Names]) -> Names:
+    """Join what several values carry; operators one after another join the same."""
+    return NOTHING.union(*sources)
 
 
 def _aims(kernel: Kernel, port: Port) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -169,3 +171,89 @@ def test_a_cell_that_nobody_calls_is_told() -> None:
         lpc.build(spec("gradient").replace('unroll("cell")', 'unroll("sell")'))
     assert caught.value.diagnostics[0].code == "0301"
     assert "cell" in str(caught.value.diagnostics[0].help)
+
+
+MIXED = spec("gradient", "sequence").replace('unroll("cell")', '{"*": unroll("cell"), head: out}')
+
+
+def test_time_steps_stand_beside_named_blocks() -> None:
+    plan = lpc.build(MIXED)
+    run = lpc.Trainer(plan, device="cpu")
+    assert list(plan.partition) == ["frames", "cell", *(f"cell#{t}" for t in range(2, STEPS + 1)), "head"]
+    assert {d["link"] for *_, d in plan.partition.out_edges("frames", data=True)} == {"stop"}
+    by_name = lpc.Trainer(lpc.build(spec("gradient", "sequence")), device="cpu").gradients(batch())
+    found = run.gradients(batch())
+    assert all(torch.equal(found[name], gradient) for name, gradient in by_name.items())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "code", "told"),
+    [
+        ('{"*": unroll("sell"), head: out}', "0301", "`sell`"),
+        ('{"*": unroll("cell"), head: [out, cell.input]}', "0302", "the time step `cell`"),
+    ],
+)
+def test_time_steps_that_cannot_stand_so_are_told_where_they_are_written(blocks: str, code: str, told: str) -> None:
+    with pytest.raises(LpcError) as caught:
+        lpc.build(spec("gradient").replace('unroll("cell")', blocks))
+    (problem,) = caught.value.diagnostics
+    assert problem.code == code
+    assert told in problem.message
+    assert problem.span is not None
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.u, self.v = nn.Linear(3, 4), nn.Linear(4, 4, bias=False)
+
+    def forward(self, x, h):
+        return torch.tanh(self.u(x) + self.v(h))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = Cell(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 4)
+        for i in range(len(x[0])):
+            h = self.cell(x[:, i], h)
+        return self.out(h)
+"""
+
+
+def test_a_net_that_resists_fx_is_unrolled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells with layers of their own: what torch.export says of a node's modules tells its call."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    given = """
+network: {module: "nets:Net", inputs: {x: [3, 3]}}
+data: none
+fields: {y: {shape: [], dtype: int64}}
+loss: cross_entropy
+decompose: {blocks: {"*": unroll("cell"), head: out}, shared: sum, links: LINK}
+learn: [{blocks: "*", optimizer: sgd(lr=0.1)}]
+run: {dtype: float64, epochs: 1}
+"""
+    plan = lpc.build(given.replace("LINK", "gradient"), allow=["nets.py"])
+    assert plan.data.report["rung"] == "export"
+    assert [block for block in plan.partition if block != "frames"] == ["cell", "cell#2", "cell#3", "head"]
+    run = lpc.Trainer(plan, device="cpu")
+    state, x, y = leaves(run), torch.randn(5, 3, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    h = torch.zeros(5, 4, dtype=torch.float64)
+    for i in range(3):
+        made = F.linear(x[:, i], state["cell.u.weight"], state["cell.u.bias"])
+        h = torch.tanh(made + F.linear(h, state["cell.v.weight"]))
+    loss = F.cross_entropy(F.linear(h, state["out.weight"], state["out.bias"]), y)
+    found = run.gradients({"x": x, "y": y})
+    for name, wanted in zip(state, torch.autograd.grad(loss, list(state.values())), strict=True):
+        torch.testing.assert_close(found[name], wanted, rtol=1e-12, atol=1e-14)
+    relaxed = lpc.build(given.replace("LINK", "variable(optimizer=sgd(lr=0.1))"), allow=["nets.py"])
+    report = lpc.verify(relaxed, allow=["nets.py"])
+    assert report.ok
+    assert report.worst < 1e-12

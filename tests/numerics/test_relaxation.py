@@ -179,6 +179,23 @@ def test_a_step_that_is_too_large_for_its_penalty_is_told(rate: float, grows: bo
     assert any("diverges" in text for text in told) == grows
 
 
+@pytest.mark.parametrize(
+    ("rate", "link", "grows"),
+    [
+        (0.1, "init=cache, refresh=5", True),
+        (0.02, "init=cache, refresh=5", False),
+        (0.1, "init=cache, refresh=1", False),
+        (0.1, "penalty=squared(reduction=sample), init=cache, refresh=5", False),
+    ],
+)
+def test_weights_that_move_away_from_a_variable_that_stays_are_told(rate: float, link: str, grows: bool) -> None:
+    """Of 36 positions a rate below 1/36 is stable: a bias alone has the curvature 2 * 36."""
+    plan = lpc.build(RESIDUAL.replace("lr=0.1", f"lr={rate}").format(link=link))
+    told = [text for text in plan.data.report["warnings"] if "moves away" in text]
+    assert all("36 positions" in text for text in told)
+    assert bool(told) == grows
+
+
 def test_a_weight_that_only_rescales_a_rate_is_noted() -> None:
     spec = SPEC.format(**{**PLAIN, "norm": "", "link": ""})
     plan = lpc.build(spec.replace("per_layer", "{b1: [f1, f2], b2: [f3, f4]}"))
