@@ -62,8 +62,14 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
 
 
 def lines(graph: fx.Graph) -> list[str]:
-    """Return a simplified graph's nodes with numbers for their names."""
+    """Return a simplified graph's nodes with numbers for their names; lengths stand where they are first needed.
+
+    Torch 2.15 reads some of them later than before.
+    """
     simplify(graph)
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    for length in graph.find_nodes(op="call_function", target=aten.sym_size.int):
+        min(length.users, key=place.__getitem__).prepend(length)
     numbers = {node: f"%{number}" for number, node in enumerate(graph.nodes)}
     read = [fx.node.map_arg((n.args, n.kwargs), numbers.__getitem__) for n in graph.nodes]
     return [f"{n.op} {n.target} {given}" for n, given in zip(graph.nodes, read, strict=True)]
