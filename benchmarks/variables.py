@@ -110,6 +110,20 @@ def mnist_rows() -> Iterator[Row]:
     yield Row("MNIST binary 2x500", "straight-through, no batch norm", "recipe: straight_through", layers=TALKING)
 
 
+def long_rows() -> Iterator[Row]:
+    """The smaller fully connected net for the published 50 epochs; AM's rates are halved every 8 epochs, as released."""
+    halved = '\nlearn: [{blocks: "*", schedule: {then: step(period=8, gamma=0.5), unit: epoch}}]'
+    learners = {
+        "AM-Adam": f"recipe: altmin{halved}",
+        "SGD": "recipe: backprop(optimizer=sgd(lr=0.02))",
+        "Adam": "recipe: backprop(optimizer=adam(lr=0.003))",
+        "AM-mem": f"recipe: altmin_mem{halved}",
+    }
+    marks = (300, 1500, 3000, 7500, 15000)  # 1, 5, 10, 25 and 50 epochs
+    for method, text in learners.items():
+        yield Row("MNIST 2x100, long", method, text, layers=FC.format(w=100), marks=marks)
+
+
 def sequential_rows() -> Iterator[Row]:
     """A recurrent net over rows of an image, one after another: a code for each, or backpropagation through time."""
     net = f"{{zoo: elman, args: {{steps: {STEPS}, hidden: 15, readout: sequence}}}}"
@@ -165,7 +179,7 @@ def residual_rows() -> Iterator[Row]:
 
 def rows() -> list[Row]:
     """Return all rows, in the order in which they are run."""
-    return [*mnist_rows(), *sequential_rows(), *offline_rows(), *blockprop_rows(), *residual_rows()]
+    return [*mnist_rows(), *long_rows(), *sequential_rows(), *offline_rows(), *blockprop_rows(), *residual_rows()]
 
 
 def run(row: Row, steps: int | None = None) -> dict[str, Any]:
