@@ -5,8 +5,9 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt
-# Each test process gets one thread: the workers are what fills the cores, and steal work from each other at the end.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Each test process gets one thread: the workers are what fills the cores, and steal work from each other at the end. What was
+# compiled is kept, so that tests are read once.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-browser check types docs typetree

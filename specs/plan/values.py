@@ -27,7 +27,7 @@ TAKES: dict[str, frozenset[str]] = {
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
-    "send": frozenset({"input", "output", "cotangent", "loss", "metric"}),
+    "send": frozenset({"input", "output", "cotangent", "slope", "loss", "metric"}),
 }
 OWN = frozenset({"residuals", "target"})  # roles of values that are for kernels of one block
 ANYTHING = "anything"  # the role of what an unknown kernel returns (one mistake is told once), and of what is received

@@ -94,6 +94,10 @@ CHAINS = {
     "pieces of variables": chained('{"*": gradient, "b1->b2": variable(steps=2, sweeps=2, optimizer=sgd(lr=0.1))}'),
     "growing": chained('{"*": {variable: {penalty: squared(weight=grow(start=0.1, add=0.1)), l1: 0.01}}}'),
 }
+# One variable that two blocks read: the slope of the second goes to the rank that solves it.
+SKIPPING = CHAIN.replace("linear(12), tanh, fc2", "linear(12), act: tanh, fc2").replace(
+    "fc3: linear(12), tanh", "fc3: linear(12), skip: add(from=[fc3, act]), tanh"
+) + chained("variable").replace("b3: fc3", "b3: [fc3, skip]")
 STEPS = 5
 
 
@@ -114,6 +118,7 @@ def trained(trainer: Any, data: list[dict[str, Tensor]]) -> tuple[dict[str, Tens
 TEXTS = {
     **{name: (NET + text, (2, 3)) for name, text in SPECS.items()},
     **{name: (CHAIN + text, (2, 3)) for name, text in CHAINS.items()},
+    "a variable that two read": (SKIPPING, (2, 3, 4)),
     **{name: (NET + text, workers) for name, (text, workers) in SPLIT.items()},
 }
 
