@@ -13,7 +13,7 @@ from torch import Tensor
 
 import lpc
 
-FEW = settings(deadline=None, max_examples=5, suppress_health_check=list(HealthCheck))
+FEW = settings(deadline=None, max_examples=4, suppress_health_check=list(HealthCheck))
 RATE, WIDTH = 0.5, 4
 
 
