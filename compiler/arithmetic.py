@@ -8,6 +8,7 @@ once a length is known to equal another.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,15 +20,18 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 # Operators whose result follows from the two expressions alone, and not from the range that a symbol is known to have.
 OPERATORS = ("add", "sub", "mul", "eq", "ne", "ge", "gt", "le", "lt", "and_", "or_", "sym_max", "sym_min")
 
+CHANGED = (*OPERATORS, "expr", "maybe_as_int")
+PARTS = {"expr", "shape_env", "pytype", "hint", "optimized_summation"}  # of a node, from which it is made anew
+
 Operator = Callable[[SymNode, SymNode], SymNode]
 _node: Any = SymNode  # whose attributes are set below
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Remember results of operators on lengths, by environment, inside the block."""
-    before = {name: getattr(SymNode, name) for name in (*OPERATORS, "expr", "maybe_as_int")}
-    if hasattr(before["add"], "remembers"):  # a build inside a build
+    """Remember results of operators on lengths inside the block, by environment; not for nodes of another torch."""
+    before = {name: getattr(SymNode, name, None) for name in CHANGED}
+    if hasattr(before["add"], "remembers") or not _is_as_known(before):  # a build inside a build, or another torch
         yield
         return
     for name in OPERATORS:
@@ -39,6 +43,11 @@ def remembering() -> Iterator[None]:
     finally:
         for name, plain in before.items():
             setattr(_node, name, plain)
+
+
+def _is_as_known(attributes: dict[str, Any]) -> bool:
+    """Are nodes made of what this module knows? Otherwise a build takes longer, and is the same."""
+    return None not in attributes.values() and inspect.signature(SymNode).parameters.keys() >= PARTS
 
 
 def _remembered(name: str, operator: Operator) -> Operator:

@@ -11,7 +11,8 @@ from torch._dynamo.source import ConstantSource
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
-from lpc.compiler.arithmetic import OPERATORS, remembering
+from lpc.compiler import arithmetic
+from lpc.compiler.arithmetic import remembering
 from lpc.compiler.environments import is_unmarked
 
 CALLS: tuple[Callable[..., object], ...] = (
@@ -66,7 +67,14 @@ def test_nothing_is_remembered_of_lengths_that_are_held_fast() -> None:
         assert (first * 3).node.maybe_as_int() == 24
 
 
-@pytest.mark.parametrize("name", [*OPERATORS, "expr", "maybe_as_int"])
+def test_nodes_of_another_kind_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SymNode.add
+    monkeypatch.setattr(arithmetic, "PARTS", {*arithmetic.PARTS, "colour"})
+    with remembering():
+        assert SymNode.add is before
+
+
+@pytest.mark.parametrize("name", arithmetic.CHANGED)
 def test_torch_is_left_as_it_was(name: str) -> None:
     before = getattr(SymNode, name)
     with remembering():
