@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import operator
+import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
@@ -18,15 +20,25 @@ OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mod: operator.mod,
 }
 
+# CPython 3.11 counts the depth of a tree for all threads together: two that parse at once end in a SystemError.
+_PARSING = threading.Lock()
+
 
 def length(axis: int | str, place: str) -> Length:
     """Return the function from named lengths to the length of an axis; other syntax is a diagnostic."""
     if isinstance(axis, int):
         return lambda symbols: axis
     try:
-        return _length(ast.parse(axis, mode="eval").body)
+        return _parsed(axis)
     except (SyntaxError, ValueError, RecursionError):
         raise LpcError(Diagnostic("0644", f"`{axis:.80}` is not an axis length", place=place)) from None
+
+
+@cache
+def _parsed(axis: str) -> Length:
+    with _PARSING:
+        tree = ast.parse(axis, mode="eval")
+    return _length(tree.body)
 
 
 def _length(node: ast.expr) -> Length:
