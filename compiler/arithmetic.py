@@ -30,7 +30,7 @@ _node: Any = SymNode  # whose attributes are set below
 @contextmanager
 def remembering() -> Iterator[None]:
     """Remember results of operators on lengths inside the block, by environment; not for nodes of another torch."""
-    before = {name: getattr(SymNode, name, None) for name in CHANGED}
+    before: dict[str, Any] = {name: getattr(SymNode, name, None) for name in CHANGED}
     if hasattr(before["add"], "remembers") or not _is_as_known(before):  # a build inside a build, or another torch
         yield
         return
