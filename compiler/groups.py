@@ -6,8 +6,9 @@ pass from piece to piece as in backpropagation, and end at variables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx
 
@@ -28,11 +29,11 @@ class Group:
 
     def after(self, block: str) -> tuple[str, ...]:
         """Return the pieces that a gradient link path leads to from a piece, in topological order."""
-        return self._along(block, [(a, b) for a, b, _ in self.links])
+        return self._ordered(nx.descendants(self._graph, block))
 
     def before(self, block: str) -> tuple[str, ...]:
         """Return the pieces from which such a path leads to a piece, in topological order."""
-        return self._along(block, [(b, a) for a, b, _ in self.links])
+        return self._ordered(nx.ancestors(self._graph, block))
 
     def crossing(self, consumer: str) -> tuple[str, ...]:
         """Return the values that a piece gets over gradient links."""
@@ -43,17 +44,17 @@ class Group:
         around = {block, *self.before(block)}
         return any(not around.isdisjoint(variable.consumers) for variable in self.reads)
 
-    def moving(self, producer_of: str) -> tuple[str, ...]:
+    def moving(self, block: str) -> tuple[str, ...]:
         """Return the pieces before a piece whose values depend on variables, in topological order."""
-        return tuple(b for b in self.before(producer_of) if self.moves(b))
+        return tuple(b for b in self.before(block) if self.moves(b))
 
-    def _along(self, block: str, edges: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-        found, stack = set[str](), [block]
-        while stack:
-            one = stack.pop()
-            fresh = {b for a, b in edges if a == one} - found
-            found |= fresh
-            stack += fresh
+    @cached_property
+    def _graph(self) -> nx.DiGraph[str]:
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_edges_from((a, b) for a, b, _ in self.links)
+        return graph
+
+    def _ordered(self, found: Collection[str]) -> tuple[str, ...]:
         return tuple(b for b in self.blocks if b in found)
 
 

@@ -17,7 +17,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.instructions import Call, Free, Instruction, Repeat, Update
 from lpc.specs.plan.kernel import Kernel
-from lpc.specs.plan.plan import Optimizer
+from lpc.specs.plan.plan import PERSISTENT, Optimizer
 
 
 def with_inner(spec: Spec, block: str, optimizer: Optimizer) -> Optimizer:
@@ -29,7 +29,7 @@ def with_inner(spec: Spec, block: str, optimizer: Optimizer) -> Optimizer:
     found = replace(
         optimizer,
         steps=stated(spec, block, "steps") or 1,
-        state=stated(spec, block, "state") or "persistent",
+        state=stated(spec, block, "state") or PERSISTENT,
         prox=prox if prox is not None and math.isfinite(prox) else None,
         outer=outer[0],
         outer_options=outer[1],

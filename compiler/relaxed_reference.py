@@ -24,7 +24,8 @@ from lpc.compiler.local_loss import LocalLoss
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.optimizer_class import optimizer_class
 from lpc.compiler.reference import Reference
-from lpc.compiler.variables import PERSISTENT, Factor, Penalty, Variable, Variables, penalty_names
+from lpc.compiler.variables import Factor, Penalty, Variable, Variables, penalty_names
+from lpc.specs.plan.plan import PERSISTENT
 from lpc.specs.term import Term
 
 Values = Mapping[str, Tensor]

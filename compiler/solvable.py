@@ -15,11 +15,12 @@ import torch
 from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.optimizer_class import optimizer_class
-from lpc.compiler.variables import PERSISTENT, Factor, Penalty, Variable, Variables
+from lpc.compiler.variables import Factor, Penalty, Variable, Variables
 from lpc.specs import signatures
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.optimizers import is_class
+from lpc.specs.plan.plan import PERSISTENT
 from lpc.specs.term import Term
 
 TRIED = 100  # steps after which a step size that is too large has shown itself

@@ -16,7 +16,7 @@ from lpc.specs import signatures
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.kernel import TensorType
-from lpc.specs.plan.plan import Law
+from lpc.specs.plan.plan import PERSISTENT, Law
 from lpc.specs.source import Span
 from lpc.specs.term import Term, Value
 
@@ -24,7 +24,6 @@ LINK = "variable"
 CONSISTENCY = "consistency"
 # What is said of one link and holds for the whole step.
 SHARED = ("sweep", "sweeps", "init", "refresh", "weights_input", "buffers")
-PERSISTENT = "persistent"
 # Optimizers whose memory is a number for each element, zero at first, and whose counters change nothing, by the options
 # with which that is not so. Adam, for one, counts steps to correct its means.
 BY_SAMPLE: Mapping[str, frozenset[str]] = {

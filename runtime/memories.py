@@ -23,7 +23,7 @@ def recalled(optimizer: VariableOptimizer, frame: Frame, cache: SampleCache, las
     Errors: 0660 a batch with more places than are known, or of another shape.
     """
     name = optimizer.plan.name
-    if not optimizer.persists:
+    if not optimizer.plan.persists:
         return {}
     if name in frame.remembered:
         return frame.remembered[name]
@@ -38,7 +38,7 @@ def recalled(optimizer: VariableOptimizer, frame: Frame, cache: SampleCache, las
 
 def keep(optimizer: VariableOptimizer, frame: Frame, cache: SampleCache, memory: Memory, lasting: bool) -> None:
     """Remember what an optimizer knows at its end: for this section, and, if `lasting`, for later batches."""
-    if not optimizer.persists:
+    if not optimizer.plan.persists:
         return
     name = optimizer.plan.name
     frame.remembered[name] = memory

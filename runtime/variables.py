@@ -14,7 +14,6 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Law, Variable
 
-PERSISTENT = "persistent"
 SHAPE = "@shape"  # the entry of the variable's shape
 GROUP = "group."  # before what a class of another package counts in its parameter group
 Memory = dict[str, Any]  # what an optimizer knows of one tensor, by entry
@@ -36,11 +35,6 @@ class VariableOptimizer:
         self.optimizer = self._construct(torch.zeros(1, device=device))
         self.group = self.optimizer.param_groups[0]
         self.options = frozenset(self.group)
-
-    @property
-    def persists(self) -> bool:
-        """Does it remember from one solution to the next?"""
-        return self.plan.state == PERSISTENT
 
     def begin(self, memory: Memory) -> None:
         """Begin to solve, with what is known."""

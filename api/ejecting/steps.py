@@ -11,7 +11,6 @@ from lpc.ejecting.names import Names, identifier
 from lpc.ejecting.optimizers import solver
 from lpc.ejecting.refusal import refuse
 from lpc.ejecting.writing import indented, listed
-from lpc.runtime.variables import PERSISTENT
 from lpc.specs.plan.flow import made
 from lpc.specs.plan.instructions import (
     Accumulate,
@@ -281,7 +280,7 @@ def _relax(section: Section, one: Relax) -> Lines:
         refuse("a variable begins anew while it is solved", "step")
     for variable in one.variables:
         plan = section.program.variables[variable]
-        if plan.state == PERSISTENT:
+        if plan.persists:
             refuse(f"the optimizer of variable `{variable}` remembers the batches before", "step")
         name = section.names.of(f"solver of {variable}", f"solve_{variable}")
         yield f"{name} = {solver(plan, section.name(variable))}"

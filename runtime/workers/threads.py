@@ -24,6 +24,7 @@ class Hub:
         self.barrier = threading.Barrier(size)
         self.items: list[Any] = [None] * size
         self.acts = [0] * size  # how many meetings each rank has come to
+        self.failed = False
 
     def transport(self, rank: int) -> Threads:
         """Return a rank's transport."""
@@ -33,8 +34,6 @@ class Hub:
         """Let no rank wait for one that has failed."""
         self.failed = True
         self.barrier.abort()
-
-    failed = False
 
 
 class Threads:

@@ -27,11 +27,8 @@ from lpc.specs.plan.lengths import sizes
 from lpc.specs.plan.plan import Optimizer, ParameterGroup, Program, Variable
 
 VARIABLE = "variable"
-PERSISTENT = "persistent"
 DUE = " due"  # the samples' marks, beside variables' names
 AGES = 4  # bytes of the metric of a visit
-
-
 LAGGING = "steps that have begun"
 
 
@@ -71,7 +68,7 @@ class RelaxedWalk(Walk):
 
     def relax(self, relax: Relax) -> None:
         """What an optimizer remembers of samples is taken from the cache, and stays for the rest of the step."""
-        persistent = [name for name in relax.variables if self.program.variables[name].state == PERSISTENT]
+        persistent = [name for name in relax.variables if self.program.variables[name].persists]
         samples = persistent if DUE in self.states else []
         sizes = {name: self.remembered(name) for name in samples}
         for name in samples:
@@ -96,7 +93,7 @@ class RelaxedWalk(Walk):
             held = self.env[slope][0]
             before, total = total, self.heap.make(held.size, slope, GRADIENTS)
             self.heap.drop(before)
-        if variable.state != PERSISTENT and step.variable not in self.states:
+        if not variable.persists and step.variable not in self.states:
             self.states[step.variable] = self.heap.make(kept(optimizer, types), step.variable, VARIABLE)
         self.heap.pulse(made_by(optimizer, types), f"step of {optimizer.name}")
         self.heap.drop(total)
@@ -132,7 +129,7 @@ def lasting(program: Program, block: str, lengths: Lengths) -> int:
 
     They are those that the block solves. Beside a cache, where the rows of samples are, they are counters alone.
     """
-    own = [v for v in program.variables.values() if v.state == PERSISTENT and v.reader == block]
+    own = [v for v in program.variables.values() if v.persists and v.reader == block]
     found = [_as_optimizer(variable, lengths) for variable in own]
     cached = any(isinstance(i, Visit) for step in program.steps for i in step)
     return sum(counters(optimizer) if cached else kept(optimizer, types) for optimizer, types in found)

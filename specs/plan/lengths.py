@@ -6,7 +6,7 @@ import ast
 import operator
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import lru_cache
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
@@ -34,7 +34,7 @@ def length(axis: int | str, place: str) -> Length:
         raise LpcError(Diagnostic("0644", f"`{axis:.80}` is not an axis length", place=place)) from None
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _parsed(axis: str) -> Length:
     with _PARSING:
         tree = ast.parse(axis, mode="eval")

@@ -10,6 +10,8 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.instructions import Instruction
 from lpc.specs.plan.kernel import Kernel, TensorType
 
+PERSISTENT = "persistent"  # the state of an optimizer that remembers from one batch to the next
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -76,7 +78,7 @@ class Optimizer:
     schedule: dict[str, Any] = field(default_factory=dict)  # a `Schedule` of the spec, dumped
     clip: float | None = None
     steps: int = 1
-    state: str = "persistent"
+    state: str = PERSISTENT
     prox: float | None = None
     outer: str = ""  # named as the optimizer itself; empty: none
     outer_options: dict[str, Any] = field(default_factory=dict)
@@ -137,6 +139,11 @@ class Variable:
     options: dict[str, Any]
     type: TensorType
     state: str = "reset"
+
+    @property
+    def persists(self) -> bool:
+        """Does its optimizer remember from one solution to the next?"""
+        return self.state == PERSISTENT
 
     @property
     def reader(self) -> str:
