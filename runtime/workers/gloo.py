@@ -1,7 +1,8 @@
 """How do ranks of several processes talk? Over gloo: a process group for each edge, which a thread reads ahead.
 
 A message is a header of numbers and the bytes of each tensor. Sends are posted and not waited for, until as many of
-them as an edge has room for are on the way. Tensors of a GPU travel by way of the CPU.
+them as an edge has room for are on the way. Memory for what usually comes next is ready before it comes: gloo asks the
+receiver else, and its answer waits for a core of the sender, who computes. Tensors of a GPU travel by way of the CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lpc.runtime.workers.habit import Habit
 from lpc.runtime.workers.packing import dense, describe, pack, unpack
 from lpc.runtime.workers.roll import Roll
 from lpc.runtime.workers.transport import (
@@ -35,8 +37,8 @@ from lpc.runtime.workers.transport import (
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.ranks.wiring import Edge
 
-HEADER = 48  # numbers in the first message; what does not fit follows in a second one
-FIXED = 5  # step, part, name, version, how many numbers follow
+HEADER = 48  # numbers in the first part of a message; what does not fit follows in a second one
+FIXED = 6  # step, part, name, version, whether what follows is as expected, how many numbers follow
 FOREVER = timedelta(days=7)  # an edge is read ahead: it may be idle, and patience is the transport's own
 END = -1
 JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
@@ -133,6 +135,7 @@ class _Outgoing:
     def __init__(self, group: Any, target: int, room: int) -> None:
         self.group, self.target, self.room = group, target, room
         self.pending: deque[list[tuple[Any, Tensor]]] = deque()
+        self.habit = Habit()
 
     def send(self, stamp: Stamp, tensors: Sequence[Tensor], patience: float) -> None:
         while len(self.pending) >= self.room:
@@ -141,13 +144,19 @@ class _Outgoing:
         self.post((*stamp.key, stamp.version), describe(held), [pack(tensor).cpu() for tensor in held])
 
     def post(self, fixed: Sequence[int], numbers: Sequence[int], payloads: Sequence[Tensor]) -> None:
+        """Send the parts of a message: a header, more numbers if they do not fit there, and what has bytes.
+
+        Where the receiver has made ready for other sizes, these are used up first.
+        """
         room = HEADER - FIXED
-        first = [*fixed, len(numbers), *numbers[:room], *[0] * (room - len(numbers))]
-        messages = [torch.tensor(first)]
-        if len(numbers) > room:
-            messages.append(torch.tensor(numbers[room:]))
-        messages += [payload for payload in payloads if payload.numel()]
+        rest = [torch.tensor(numbers[room:]).view(torch.uint8)] if len(numbers) > room else []
+        parts = [*rest, *(payload for payload in payloads if payload.numel())]
+        sizes, expected = [part.numel() for part in parts], self.habit.expected()
+        header = [*fixed, int(sizes == expected), len(numbers), *numbers[:room], *[0] * (room - len(numbers))]
+        wasted = [] if sizes == expected else [torch.empty(size, dtype=torch.uint8) for size in expected]
+        messages = [torch.tensor(header), *wasted, *parts]
         self.pending.append([(dist.isend(m, self.target, self.group), m) for m in messages])
+        self.habit.follow(tuple(fixed[1:3]), sizes)
 
     def settle(self, patience: float) -> None:
         """Wait until the oldest value has arrived."""
@@ -172,6 +181,7 @@ class _Incoming:
     def __init__(self, group: Any, source: int, device: torch.device, room: int) -> None:
         self.group, self.source, self.device = group, source, device
         self.queue: queue.Queue[Found] = queue.Queue(room)
+        self.habit = Habit()
         self.thread = threading.Thread(target=self.read, name=f"edge from rank {source}", daemon=True)
         self.thread.start()
 
@@ -184,22 +194,29 @@ class _Incoming:
             self.queue.put(error)
 
     def message(self) -> Message | None:
-        header: list[int] = self.filled(torch.empty(HEADER, dtype=torch.int64)).tolist()
-        step, part, name, version, count = header[:FIXED]
-        numbers = header[FIXED:]
+        head = torch.empty(HEADER, dtype=torch.int64)
+        ready = [torch.empty(size, dtype=torch.uint8) for size in self.habit.expected()]
+        for arrived in [self.begun(memory) for memory in (head, *ready)]:
+            arrived.wait(FOREVER)
+        numbers: list[int] = head.tolist()
+        (step, part, name, version, expected, count), numbers = numbers[:FIXED], numbers[FIXED:]
         if step == END:
             return None
+        come, sizes = deque(ready if expected else ()), list[int]()
+
+        def filled(size: int) -> Tensor:
+            sizes.append(size)
+            if come:
+                return come.popleft()
+            memory = torch.empty(size, dtype=torch.uint8)
+            self.begun(memory).wait(FOREVER)
+            return memory
+
         if count > len(numbers):
-            numbers += self.filled(torch.empty(count - len(numbers), dtype=torch.int64)).tolist()
-        tensors = []
-        for memory, tensor in unpack(numbers):
-            if memory.numel():
-                self.filled(memory)
-            tensors.append(tensor.to(self.device))
+            numbers += filled((count - len(numbers)) * head.itemsize).view(torch.int64).tolist()
+        tensors = [tensor.to(self.device) for tensor in unpack(numbers, filled)]
+        self.habit.follow((part, name), sizes)
         return Message((step, part, name), version, tensors)
 
-    def filled(self, memory: Tensor) -> Tensor:
-        if (work := dist.irecv(memory, self.source, self.group)) is not None:
-            work.wait(FOREVER)
-        return memory
-
+    def begun(self, memory: Tensor) -> Any:
+        return dist.irecv(memory, self.source, self.group)

@@ -5,7 +5,7 @@ Kernels were captured for tensors laid out as their producer leaves them: a tran
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -48,15 +48,16 @@ def pack(tensor: Tensor) -> Tensor:
     return base.as_strided((base.numel(),), (1,), base.storage_offset()).view(torch.uint8)
 
 
-def unpack(numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for each tensor that is described, the bytes to be filled and the tensor that they are."""
-    rest = iter(numbers)
+def unpack(numbers: Sequence[int], filled: Callable[[int], Tensor]) -> list[Tensor]:
+    """Return the tensors that are described; `filled` gives the next n bytes of what was packed, uint8 [n]."""
+    rest, found = iter(numbers), []
     for _ in range(next(rest)):
         dtype, dim = DTYPES[next(rest)], next(rest)
         shape, strides = ([next(rest) for _ in range(dim)] for _ in range(2))
         count = prod(size for size, stride in zip(shape, strides, strict=True) if stride != 0)
-        memory = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
-        yield memory, memory.view(dtype).as_strided(shape, strides)
+        memory = filled(count * dtype.itemsize) if count else torch.empty(0, dtype=torch.uint8)
+        found.append(memory.view(dtype).as_strided(shape, strides))
+    return found
 
 
 def _without_repeats(tensor: Tensor) -> Tensor:

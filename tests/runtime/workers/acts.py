@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -56,6 +57,20 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
+def changes_its_sizes(transport: Transport) -> bool:
+    """What comes is now what came the last time, and now it is not: other sizes, more tensors, none."""
+    draw, alike = random.Random(0), True
+    for step in range(120):
+        name, width = draw.choice("gh"), draw.choice((1, 1, 1, 7))
+        sent = [torch.full((width, step % 3), float(step)) for _ in range(draw.choice((1, 1, 0, 30)))]
+        if transport.rank == 0:
+            transport.send(1, Stamp(step, 0, name), sent)
+            continue
+        found = transport.receive(0, Stamp(step, 0, name))
+        alike &= len(found) == len(sent) and all(map(torch.equal, found, sent))
+    return alike
+
+
 def goes_both_ways(transport: Transport) -> float:
     other = 1 - transport.rank
     transport.send(other, Stamp(0, 0, "h"), [torch.tensor(float(transport.rank))])
@@ -105,6 +120,7 @@ def _code(act: Callable[[], Any], *words: str) -> str:
 ACTS: dict[Callable[[Transport], Any], tuple[Any, Any]] = {
     keeps_order: ([], [float(step) for step in range(3 * ROOM)]),
     keeps_layouts: ([], [True] * 22),
+    changes_its_sizes: (True, True),
     goes_both_ways: (1.0, 0.0),
     sends_without_waiting: ("met", "met"),
     exchanges: ([{"rank": 0}, {"rank": 1}], [{"rank": 0}, {"rank": 1}]),
