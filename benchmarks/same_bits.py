@@ -82,6 +82,7 @@ PLANS: dict[str, tuple[str, str]] = {  # name -> spec without `run`, what is add
     ),
     "digits, four replicas": (MLP + blocks(MLP_BLOCKS, "gradient") + WHOLE, ", replicas: 4"),
     "BlockProp": ("recipe: blockprop(steps=3)\n" + CHAIN + CHAINED, ""),
+    "BlockProp, cached": ("recipe: blockprop_cached(refresh=2)\n" + CHAIN + CHAINED, ""),
     "altmin": ("recipe: altmin\n" + CHAIN + CHAINED, ""),
 }  # fmt: skip
 # Who runs what, in order: a number of processes, then (folder, from whose half it goes on).

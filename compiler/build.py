@@ -403,7 +403,7 @@ def _metrics(instructions: Sequence[Instruction]) -> list[str]:
         if isinstance(instruction, Record):
             names.setdefault(instruction.metric)
         if isinstance(instruction, Visit):
-            names.setdefault(instruction.metric)
+            names.update(dict.fromkeys(instruction.metrics))
         names.update(dict.fromkeys(_metrics(getattr(instruction, "body", ()))))
     return list(names)
 

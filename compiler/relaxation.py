@@ -88,7 +88,7 @@ def relaxed_step(
     body += writer.weights(clip)
     body += [Return(boundary, v.name) for v in variables.every.values() for boundary in v.boundaries]
     if variables.cached:
-        body.append(Visit(INDEX, variables.refresh, AGE))
+        body.append(Visit(INDEX, variables.refresh, (AGE,)))
     body = [*writer.drawn, *(Weight(name, name) for v in variables.every.values() for name in v.laws), *body]
     made = values_made(body)
     fields = tuple(name for name in values_read(body) if name not in made)

@@ -50,7 +50,7 @@ def split_step(layers: Mapping[str, SplitLayer], kernels: Mapping[str, SplitKern
     every: list[Instruction] = [Fetch(names, INDEX), *writer.solve()]
     body: list[Instruction] = [Due(INDEX, FIRST, _closed(first)), Due(INDEX, 1, _closed(every)), Fetch(names, INDEX)]
     body += [Return(name, name) for name in names]
-    body.append(Visit(INDEX, 1, AGE))
+    body.append(Visit(INDEX, 1, (AGE,)))
     made = values_made(body)
     fields = tuple(name for name in values_read(body) if name not in made)
     return tuple(with_frees([Load(fields, fields), *body]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 
 import torch
 
@@ -13,7 +14,7 @@ from lpc.runtime.relaxing import EVERY, EVERY_WITHOUT_EFFECTS
 from lpc.runtime.resources import Frame, Resources
 from lpc.runtime.tracing import Tape
 from lpc.runtime.workers.transfers import TRANSFERS
-from lpc.specs.plan.instructions import Instruction, Load, Record, Repeat
+from lpc.specs.plan.instructions import Instruction, Load, Record, Repeat, Visit
 from lpc.specs.ranks.makers import flat
 
 
@@ -64,7 +65,9 @@ class Machine(Resources):
     @cached_property
     def recorded(self) -> frozenset[str]:
         """The metrics that the steps record."""
-        return frozenset(i.metric for body in self.program.steps for i in flat(body) if isinstance(i, Record))
+        every = [i for body in self.program.steps for i in flat(body)]
+        visits = chain.from_iterable(i.metrics for i in every if isinstance(i, Visit))
+        return frozenset((*(i.metric for i in every if isinstance(i, Record)), *visits))
 
     def run(self, section: tuple[Operation, ...], frame: Frame) -> Frame:
         """Run one section on a frame and return the frame."""

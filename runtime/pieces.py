@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lpc.runtime import checkpoint
+from lpc.runtime.cache import MEMORY
 from lpc.runtime.checkpoint import FORMAT, Checkpoint, Progress
 from lpc.runtime.machine import Machine
 from lpc.runtime.meter import Meter
@@ -119,14 +120,21 @@ def _by_block(machine: Machine, leads: bool) -> Iterator[tuple[str, dict[str, Te
     """Yield each block of this rank with its entries; what no block owns stands under no name, and rank 0 saves it."""
     tensors, numbers = checkpoint.entries(machine)
     owner = {f"state.{name}": entry.block for name, entry in machine.state.entries.items()}
+    owner |= {name: _solver(machine, name) for name in tensors if name.startswith("sample.")}
     blocks: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {}
     for name, tensor in tensors.items():
         kind, _, key = name.partition(".")
-        block = owner[name] if kind == "state" else str(json.loads(key)[0])
+        block = owner[name] if kind in ("state", "sample") else str(json.loads(key)[0])
         blocks.setdefault(block, ({}, {}))[0][name] = tensor.detach().cpu().contiguous()
     for key, value in numbers.items():
         blocks.setdefault(str(json.loads(key)[0]), ({}, {}))[1][key] = value
     return ((block, *own) for block, own in blocks.items() if block or leads)
+
+
+def _solver(machine: Machine, name: str) -> str:
+    """Return the block that solves the variable whose rows an entry holds; visits are everybody's."""
+    variables, row = machine.program.variables, name.removeprefix("sample.row.")
+    return "" if row == name else variables[row.partition(MEMORY)[0]].reader
 
 
 def _folder(path: Path) -> Path:

@@ -143,13 +143,13 @@ def _bind_passing_store(section: Section, instruction: Store) -> Operation:
 
 
 def _bind_visit(section: Section, instruction: Visit, counts: bool = True) -> Operation:
-    index, period, metric = instruction.index, instruction.period, instruction.metric
+    index, period, metrics = instruction.index, instruction.period, instruction.metrics
     cache, device = section.resources.cache, section.resources.device
 
     def visit(frame: Frame) -> None:
         rows = frame.env[index][0].cpu()
         age = (cache.counted(rows) % period).to(torch.get_default_dtype()).mean()
-        frame.readings.append(Reading(metric, age.to(device), frame.size))
+        frame.readings += [Reading(metric, age.to(device), frame.size) for metric in metrics]
         if counts:
             cache.visit(rows)
 

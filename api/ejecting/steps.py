@@ -317,7 +317,7 @@ def _store(section: Section, one: Store) -> Lines:
 def _visit(section: Section, one: Visit) -> Lines:
     index = f"{section.name(one.index)}.cpu()"
     yield f"age = (run.cache.counted({index}) % {one.period}).to(torch.get_default_dtype()).mean()"
-    yield f'run.meter.add("{one.metric}", age, {section.size})'
+    yield from (f'run.meter.add("{metric}", age, {section.size})' for metric in one.metrics)
     yield f"run.cache.visit({index})"
 
 

@@ -120,8 +120,9 @@ class RelaxedWalk(Walk):
             self.heap.drop(before)
 
     def visit(self, visit: Visit) -> None:
-        self.heap.make(AGES, visit.metric, "metric")
-        self.recorded += AGES
+        for metric in visit.metrics:
+            self.heap.make(AGES, metric, "metric")
+            self.recorded += AGES
 
 
 def lasting(program: Program, block: str, lengths: Lengths) -> int:

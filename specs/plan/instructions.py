@@ -274,11 +274,14 @@ class Store:
 
 @dataclass(frozen=True)
 class Visit:
-    """Count a visit of the samples, and record how many visits ago they were due: `visit index every 5 as age`."""
+    """Count a visit of the samples, and record how many visits ago they were due: `visit index every 5 as age`.
+
+    `metrics` is one, or none where another process records the same.
+    """
 
     index: str
     period: int
-    metric: str
+    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)

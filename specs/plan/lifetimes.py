@@ -417,8 +417,9 @@ class _Checker:
 
     def visit(self, visit: Visit) -> None:
         self.use(visit.index, "index", "`visit`")
-        if visit.metric not in self.program.metrics:
-            self.tell("0554", f"the program has no metric `{visit.metric}`")
+        for metric in visit.metrics:
+            if metric not in self.program.metrics:
+                self.tell("0554", f"the program has no metric `{metric}`")
 
     def part(self, part: Part) -> None:
         """The pieces live in the body, and there alone."""

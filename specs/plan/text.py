@@ -65,7 +65,7 @@ TEMPLATES: dict[str, str] = {
     "due": "due {index} every {period} {body}",
     "fetch": "{values} = fetch {index}",
     "store": "store {variables} at {index} <- {values}",
-    "visit": "visit {index} every {period} as {metric}",
+    "visit": "visit {index} every {period} as {metrics}",
     "send": "send {value} to {rank}",
     "receive": "{value} = receive from {rank}",
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
 from lpc.specs.plan.aliases import check_aliases
-from lpc.specs.plan.instructions import Instruction, Update, Write
+from lpc.specs.plan.instructions import Instruction, Update, Visit, Write
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Plan, Program, links
 from lpc.specs.ranks.lagging import halves
@@ -31,6 +31,8 @@ def ensure_forward(plan: Plan, spec: Spec, placement: Mapping[str, int]) -> None
         word = link.partition("(")[0]
         if word in BACKWARD and placement[source] != placement[target]:
             raise _refusal(spec, f"the link {source} -> {target} between two ranks is `{word}`", BACKWARD[word])
+    if any(isinstance(one, Visit) for step in plan.program.steps for one in step):
+        raise _refusal(spec, "variables are kept for each sample", "a step would take them before they are stored")
     for block in plan.program.corrections:
         why = "its offset is a gradient through the whole network, and would come to other weights"
         raise _refusal(spec, f"block `{block}` has a correction", why)

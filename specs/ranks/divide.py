@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.flow import made, read
@@ -19,7 +20,9 @@ from lpc.specs.plan.instructions import (
     Begin,
     Call,
     Clip,
+    Due,
     Every,
+    Fetch,
     Free,
     Instruction,
     Load,
@@ -35,6 +38,8 @@ from lpc.specs.plan.instructions import (
     Return,
     Send,
     StepVariable,
+    Store,
+    Visit,
     Weight,
     Write,
 )
@@ -45,7 +50,7 @@ from lpc.specs.ranks.pipeline import pipelined
 from lpc.specs.ranks.placement import Placement
 
 Bodies = list[list[Instruction]]  # by rank
-Body = Repeat | Every | Part | Parallel | Relax
+Body = Repeat | Every | Part | Parallel | Relax | Due
 EVERYWHERE = -1  # the home of what each rank makes for itself: batch fields, noise, pieces of them
 
 
@@ -102,11 +107,14 @@ class _Divider:
                 return [instruction] * self.ranks
             case Return() if self.shared:
                 return [instruction] * self.ranks
-            case Begin(values=values):
-                self.homes |= {value: self.home_of(value) for value in values}
-                here = ([self.homes[value] == rank for value in values] for rank in range(self.ranks))
-                return [_own_pairs(instruction, own) for own in here]
-            case Repeat() | Every() | Part() | Parallel() | Relax():
+            case Begin(values=names) | Fetch(values=names) | Store(variables=names):
+                homes = {name: self.home_of(name) for name in names}
+                self.homes |= {} if isinstance(instruction, Store) else homes
+                here = ([homes[name] == rank for name in names] for rank in range(self.ranks))
+                return [_of_variables(instruction, own) for own in here]
+            case Visit():
+                return [instruction, *[replace(instruction, metrics=())] * (self.ranks - 1)]
+            case Repeat() | Every() | Part() | Parallel() | Relax() | Due():
                 return self.around(instruction)
             case _:
                 rank = self.rank_of(instruction)
@@ -218,9 +226,21 @@ class _Divider:
         return {axis for axis in shape if isinstance(axis, str) and re.fullmatch(r"\w+", axis)}
 
 
-def _own_pairs(begin: Begin, own: Sequence[bool]) -> Begin | None:
-    values = tuple(value for value, here in zip(begin.values, own, strict=True) if here)
-    return Begin(values, tuple(s for s, here in zip(begin.sources, own, strict=True) if here)) if values else None
+def _of_variables(instruction: Begin | Fetch | Store, own: Sequence[bool]) -> Instruction | None:
+    """Return an instruction on variables for those of a rank, if it has any."""
+    if not any(own):
+        return None
+
+    def of_rank(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(compress(names, own))
+
+    match instruction:
+        case Begin(values, sources):
+            return Begin(of_rank(values), of_rank(sources))
+        case Fetch(values, index):
+            return Fetch(of_rank(values), index)
+        case Store(variables, index, values):
+            return Store(of_rank(variables), index, of_rank(values))
 
 
 def _stepped(instruction: Instruction) -> set[str]:

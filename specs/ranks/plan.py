@@ -12,7 +12,7 @@ from itertools import chain
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
-from lpc.specs.plan.instructions import Begin, Call, Instruction, Random
+from lpc.specs.plan.instructions import Begin, Call, Fetch, Instruction, Random
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Phase, Plan, Program
 from lpc.specs.plan.text import print_sections, sections_of
@@ -131,7 +131,7 @@ def _part_of(plan: Plan, program: Program, placement: Placement, rank: int) -> P
     inside = list(chain.from_iterable(flat(body) for body in _bodies(program)))
     called = {i.kernel for i in inside if isinstance(i, Call)}
     sites = {i.site for i in inside if isinstance(i, Random)}
-    begun = {value for i in inside if isinstance(i, Begin) for value in i.values}
+    solved = {value for i in inside if isinstance(i, Begin | Fetch) for value in i.values}
     state = {n: e for n, e in program.state.items() if placement.get(e.block, rank) == rank}
     own = replace(
         program,
@@ -139,7 +139,7 @@ def _part_of(plan: Plan, program: Program, placement: Placement, rank: int) -> P
         optimizers={b: o for b, o in program.optimizers.items() if placement[b] == rank},
         corrections={b: c for b, c in program.corrections.items() if placement[b] == rank},
         state=state,
-        variables={v: variable for v, variable in program.variables.items() if v in begun},
+        variables={v: variable for v, variable in program.variables.items() if v in solved},
     )
     kernels = {target: dict(_called(found, called)) for target, found in plan.kernels.items()}
     return replace(plan, program=own, kernels=kernels)

@@ -9,6 +9,7 @@ from itertools import permutations
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.instructions import (
+    Due,
     Every,
     Instruction,
     Lag,
@@ -28,6 +29,7 @@ from lpc.specs.plan.text import line
 Edge = tuple[int, int]  # from rank, to rank
 Transfer = Send | Receive
 MOST_ROOM = 256  # values on an edge
+OF_SAMPLES = -1  # in place of the phase of a period: visits of samples, not steps, are counted
 TURNS = 2  # of a body that is repeated: what meets in two turns meets in all, each being like the other
 
 
@@ -45,7 +47,7 @@ def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int 
     values are received by name, in any order.
     """
     ordered = not _lag(bodies)
-    periods = {(i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every)}
+    periods = {_period(i) for body in bodies for i in _all(body) if isinstance(i, Every | Due)}
     for due in (frozenset(periods), frozenset[tuple[int, int]]()):
         found = _run(place, [list(_transfers(body, rank, due)) for rank, body in enumerate(bodies)], room, ordered)
         if found:
@@ -79,7 +81,7 @@ def _lag(bodies: Sequence[Sequence[Instruction]]) -> int:
 
 def _most(bodies: Sequence[Sequence[Instruction]]) -> int:
     """Return how many values of one section an edge carries, at most."""
-    due = frozenset((i.period, i.phase) for body in bodies for i in _all(body) if isinstance(i, Every))
+    due = frozenset(_period(i) for body in bodies for i in _all(body) if isinstance(i, Every | Due))
     transfers = (_transfers(body, rank, due, -1) for rank, body in enumerate(bodies))
     sent = (Counter(one.rank for one in own if isinstance(one, Send)) for own in transfers)
     return max((count for own in sent for count in own.values()), default=0)
@@ -113,10 +115,15 @@ def _transfers(
             case Repeat(count=count, body=inner):
                 for _ in range(count if turns < 0 else min(count, turns)):
                     yield from _transfers(inner, rank, due, turns)
-            case Every(period=period, phase=phase, body=inner):
-                yield from _transfers(inner, rank, due, turns) if (period, phase) in due else ()
+            case Every(body=inner) | Due(body=inner):
+                yield from _transfers(inner, rank, due, turns) if _period(instruction) in due else ()
             case Parallel(body=inner) | Relax(body=inner):
                 yield from _transfers(inner, rank, due, turns)
+
+
+def _period(instruction: Every | Due) -> tuple[int, int]:
+    """Return when a body runs: what is due for the same samples is so on all ranks, as they count the same visits."""
+    return instruction.period, instruction.phase if isinstance(instruction, Every) else OF_SAMPLES
 
 
 def _in_pieces(part: Part, rank: int, due: frozenset[tuple[int, int]], repeats: int) -> Iterator[Transfer]:

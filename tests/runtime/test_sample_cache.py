@@ -100,6 +100,7 @@ def test_a_checkpoint_holds_what_is_kept(tmp_path: Path) -> None:
         resumed.step(batch(step))
     assert all(torch.equal(t, resumed.state_dict()[n]) for n, t in whole.state_dict().items())
     assert torch.equal(whole.variables()["a->b"], resumed.variables()["a->b"])
+    assert "variables.age" in whole.machine.recorded  # whose open averages are kept as well
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(
         whole.machine.cache.state(), resumed.machine.cache.state(), strict=True
     ))  # fmt: skip

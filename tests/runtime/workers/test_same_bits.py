@@ -99,14 +99,25 @@ SKIPPING = CHAIN.replace("linear(12), tanh, fc2", "linear(12), act: tanh, fc2").
     "fc3: linear(12), tanh", "fc3: linear(12), skip: add(from=[fc3, act]), tanh"
 ) + chained("variable").replace("b3: fc3", "b3: [fc3, skip]")
 STEPS = 5
+# Variables that are kept for each sample, solved at some of its visits.
+CACHED = {
+    "cached": chained('{"*": {variable: {init: cache, refresh: 2, steps: 2}}}'),
+    "cached all at once": chained('{"*": {variable: {init: cache, sweep: jacobi, sweeps: 2, steps: 2}}}'),
+    "cached and remembering": chained(
+        '{"*": {variable: {init: cache, optimizer: sgd(lr=0.1, momentum=0.9), state: persistent}}}'
+    ),
+}
 
 
 def batches(plan: lpc.Plan) -> list[dict[str, Tensor]]:
-    size = 14 * plan.spec.run.accumulate
+    """Every sample of those with numbers comes several times, at first one by one."""
+    size, fields = 14 * plan.spec.run.accumulate, plan.data.program.fields
     torch.manual_seed(0)
-    return [
-        {"image": torch.randn(size, 1, 8, 8), "label": torch.randint(0, 10, (size,))} for _ in range(STEPS)
-    ]
+    found = [{"image": torch.randn(size, 1, 8, 8), "label": torch.randint(0, 10, (size,))} for _ in range(STEPS)]
+    if "index" not in fields:
+        return found
+    order = [torch.arange(size) + 7 * min(step, 1) for step in range(STEPS)]
+    return [batch | {"index": index.roll(step)} for step, (batch, index) in enumerate(zip(found, order, strict=True))]
 
 
 def trained(trainer: Any, data: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, float], Tensor]:
@@ -119,6 +130,7 @@ TEXTS = {
     **{name: (NET + text, (2, 3)) for name, text in SPECS.items()},
     **{name: (CHAIN + text, (2, 3)) for name, text in CHAINS.items()},
     "a variable that two read": (SKIPPING, (2, 3, 4)),
+    **{name: (CHAIN + text, (2, 4)) for name, text in CACHED.items()},
     **{name: (NET + text, workers) for name, (text, workers) in SPLIT.items()},
 }
 
@@ -138,8 +150,11 @@ def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list
         assert all(torch.equal(own, predicted) for _, _, own in found)
 
 
-def test_what_two_ranks_remember_one_process_goes_on_with(ranks: Callable[..., list[Any]], tmp_path: Path) -> None:
-    plan = lpc.build(CHAIN + CHAINS["remembering"])
+@pytest.mark.parametrize("text", [CHAINS["remembering"], CACHED["cached and remembering"]])
+def test_what_two_ranks_remember_one_process_goes_on_with(
+    text: str, ranks: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    plan = lpc.build(CHAIN + text)
     data = batches(plan)
     whole, resumed = lpc.Trainer(plan, "cpu"), lpc.Trainer(plan, "cpu")
     trained(whole, data)

@@ -119,6 +119,13 @@ def test_what_would_come_back_too_late(text: str, workers: int, told: str) -> No
     assert "other weights" in problem.notes[0]
 
 
+def test_what_is_kept_for_each_sample_is_not_late() -> None:
+    text = VARIABLES.replace("blockprop(steps=2)", "blockprop_cached")
+    plan = lpc.build(text + "run: {staleness: 1}\n")
+    with pytest.raises(lpc.LpcError, match=r"LPC0584.*variables are kept for each sample"):
+        rank_plans(plan.data, plan.spec, 2)
+
+
 def test_links_within_a_rank_may_go_back() -> None:
     """Gradients inside a rank, and those of replicas, are of one set of weights."""
     inside = NET + BLOCKS.replace("LINK", '{"*": gradient, "b2->b3": stop}') + LEARN
