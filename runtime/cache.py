@@ -11,7 +11,14 @@ from torch import Tensor
 
 IN_MEMORY = 2**30  # bytes of one variable's rows; more are in a temporary file that the system pages
 VISITS = "visits"
+ROW = "row."  # before what is kept of a variable
 MEMORY = "@"  # between a variable and an entry of its optimizer's memory
+
+
+def variable_of(entry: str) -> str:
+    """Return the variable that an entry of a cache belongs to; "" for the visits, which are those of all."""
+    name = entry.removeprefix(ROW)
+    return "" if name == entry else name.partition(MEMORY)[0]
 
 
 class SampleCache:
@@ -63,7 +70,7 @@ class SampleCache:
         """Yield (entry, tensor) of all that is kept."""
         if len(self.visits):
             yield VISITS, self.visits
-            yield from ((f"row.{name}", rows) for name, rows in self.rows.items())
+            yield from ((f"{ROW}{name}", rows) for name, rows in self.rows.items())
 
     def load_state(self, values: Mapping[str, Tensor]) -> None:
         """Replace all that is kept by {entry: tensor}."""
@@ -71,7 +78,7 @@ class SampleCache:
         self.rows = {}
         for entry, value in values.items():
             if entry != VISITS:
-                name = entry.removeprefix("row.")
+                name = entry.removeprefix(ROW)
                 self.rows[name] = self._room(name, len(value), value[:0])
                 self.rows[name].copy_(value)
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lpc.runtime.cache import variable_of
 from lpc.runtime.machine import Machine
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import write_atomically
@@ -110,7 +111,8 @@ class Checkpoint:
                 offsets[block][entry] = value
         for block, correction in machine.corrections.items():
             correction.load_state(offsets[block], machine.device)
-        machine.cache.load_state(self.part("sample."))
+        held = ("", *machine.program.variables)
+        machine.cache.load_state({e: rows for e, rows in self.part("sample.").items() if variable_of(e) in held})
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under a prefix, by the rest of their name."""

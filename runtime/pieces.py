@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lpc.runtime import checkpoint
-from lpc.runtime.cache import MEMORY
+from lpc.runtime.cache import variable_of
 from lpc.runtime.checkpoint import FORMAT, Checkpoint, Progress
 from lpc.runtime.machine import Machine
 from lpc.runtime.meter import Meter
@@ -133,8 +133,8 @@ def _by_block(machine: Machine, leads: bool) -> Iterator[tuple[str, dict[str, Te
 
 def _solver(machine: Machine, name: str) -> str:
     """Return the block that solves the variable whose rows an entry holds; visits are everybody's."""
-    variables, row = machine.program.variables, name.removeprefix("sample.row.")
-    return "" if row == name else variables[row.partition(MEMORY)[0]].reader
+    variable = variable_of(name.removeprefix("sample."))
+    return machine.program.variables[variable].reader if variable else ""
 
 
 def _folder(path: Path) -> Path:

@@ -151,7 +151,7 @@ def test_ranks_have_the_bits_of_one_process(name: str, ranks: Callable[..., list
 
 
 @pytest.mark.parametrize("text", [CHAINS["remembering"], CACHED["cached and remembering"]])
-def test_what_two_ranks_remember_one_process_goes_on_with(
+def test_what_two_ranks_remember_one_process_and_four_go_on_with(
     text: str, ranks: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
     plan = lpc.build(CHAIN + text)
@@ -165,11 +165,15 @@ def test_what_two_ranks_remember_one_process_goes_on_with(
         meter = Meter(plan.data.program.metrics)
         pieces.write(tmp_path / "last.safetensors", "p", worker.machine, Progress(step=2), meter, worker.transport)
 
+    def goes_on(trainer: Any) -> dict[str, Tensor]:
+        pieces.read(tmp_path / "last.safetensors").restore(trainer.machine, "p")
+        trainer.steps_done = 2
+        return trained(trainer, data[2:])[0]
+
     ranks(plan, 2, saved)
-    pieces.read(tmp_path / "last.safetensors").restore(resumed.machine, "p")
-    resumed.steps_done = 2
-    trained(resumed, data[2:])
-    assert all(torch.equal(tensor, resumed.state_dict()[key]) for key, tensor in whole.state_dict().items())
+    for found in (goes_on(resumed), *ranks(plan, 4, goes_on)):
+        assert found
+        assert all(torch.equal(whole.state_dict()[key], tensor) for key, tensor in found.items())
 
 
 def test_gradients_are_those_of_one_process(ranks: Callable[..., list[Any]]) -> None:
