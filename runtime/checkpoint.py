@@ -99,7 +99,8 @@ class Checkpoint:
             if parameter in solved:
                 solved[parameter][entry] = value
             elif block in entries:
-                entries[block].setdefault(parameter, {})[entry] = value
+                held = machine.state.part(parameter, value) if isinstance(value, Tensor) else value
+                entries[block].setdefault(parameter, {})[entry] = held
         for name, solver in machine.variables.items():
             solver.load_state(solved[name])
         for block, optimizer in machine.optimizers.items():

@@ -55,7 +55,7 @@ class Engine:
         self.spec = load_spec(plan.spec)
         self.device = choose_device(plan, device if str(device) != "auto" else self.spec.run.device)
         kernels = choose_kernels(plan, self.device)
-        self.state = State(plan.program.state, plan.weights, self.device)
+        self.state = State(plan.program.state, plan.weights, self.device, plan.program.shards)
         self.transport = transport or Alone()
         self.machine = Machine(plan.program, kernels, self.state, self.device, self.spec.run.seed, self.transport)
         self.steps_done = 0

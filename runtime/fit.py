@@ -128,7 +128,7 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         own = {entry.block for entry in self.engine.plan.program.state.values()}
-        found = pieces.read(path, own if self.engine.transport.size > 1 else None)
+        found = pieces.read(path, own if self.engine.transport.size > 1 else None, self.engine.state)
         found.restore(self.engine.machine, self.plan)
         self.progress = found.progress
         self.base = self.progress.seconds

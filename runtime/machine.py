@@ -13,7 +13,7 @@ from lpc.runtime.handlers import Operation, Section
 from lpc.runtime.relaxing import EVERY, EVERY_WITHOUT_EFFECTS
 from lpc.runtime.resources import Frame, Resources
 from lpc.runtime.tracing import Tape
-from lpc.runtime.workers.transfers import TRANSFERS
+from lpc.runtime.workers.shards import BETWEEN_RANKS
 from lpc.specs.plan.instructions import Instruction, Load, Record, Repeat, Visit
 from lpc.specs.ranks.makers import flat
 
@@ -32,7 +32,7 @@ class Machine(Resources):
     def _bound(self, phase: int, effects: bool) -> tuple[Operation, ...]:
         key = phase, effects
         if key not in self._steps:
-            binders = (EVERY if effects else EVERY_WITHOUT_EFFECTS) | TRANSFERS
+            binders = (EVERY if effects else EVERY_WITHOUT_EFFECTS) | BETWEEN_RANKS
             binders = self._tape.clocked(binders) if self._tape is not None else binders
             self._steps[key] = Section(self, binders).bind(self.program.steps[phase])
         return self._steps[key]
@@ -56,11 +56,11 @@ class Machine(Resources):
 
     @cached_property
     def evaluate(self) -> tuple[Operation, ...]:
-        return Section(self, EVERY | TRANSFERS).bind(self.program.evaluate)
+        return Section(self, EVERY | BETWEEN_RANKS).bind(self.program.evaluate)
 
     @cached_property
     def predict(self) -> tuple[Operation, ...]:
-        return Section(self, EVERY | TRANSFERS).bind(self.program.predict)
+        return Section(self, EVERY | BETWEEN_RANKS).bind(self.program.predict)
 
     @cached_property
     def recorded(self) -> frozenset[str]:

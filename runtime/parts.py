@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lpc.runtime.resources import Frame
 from lpc.specs.plan.flow import made
-from lpc.specs.plan.instructions import Later, Only, Part
+from lpc.specs.plan.instructions import Instruction, Later, Only, Part
+from lpc.specs.ranks.gathers import transfers
 
 if TYPE_CHECKING:
     from lpc.runtime.handlers import Section
@@ -35,7 +36,7 @@ def cut(first: int, size: int, share: float, count: int) -> list[Piece]:
     """Return the pieces of `size` samples from `first` on, as equal as they can be; empty ones are left out."""
     whole = min(max(round(share * size) if share <= 1 else int(share), 1), size)
     bounds = [whole * index // count for index in range(count + 1)]
-    found = (Piece(n, first + a, first + b, (b - a) / whole) for n, (a, b) in enumerate(pairwise(bounds)))
+    found = (Piece(n, first + a, first + b, (b - a) / max(whole, 1)) for n, (a, b) in enumerate(pairwise(bounds)))
     return [piece for piece in found if piece.last > piece.first]
 
 
@@ -44,27 +45,30 @@ def bind_part(section: Section, instruction: Part) -> Operation:
     pairs = tuple(zip(instruction.values, instruction.sources, strict=True))
     share, count = instruction.share, instruction.pieces
     own = next((i.piece for i in instruction.body if isinstance(i, Only)), None)
-    halves, turns = _halves(section, instruction)
+    halves, turns = _halves(section, instruction.body)
+    empty, _ = _halves(section, transfers(instruction.body))
+    meets = any(empty)
     sums = made(instruction)
 
     def part(frame: Frame) -> None:
         around = _Around(frame)
-        pieces = [p for p in cut(around.first, frame.size, share, count) if own is None or p.number == own]
+        pieces = cut(around.first, frame.size, share, count)
+        pieces = with_empty(pieces, around.first, count) if meets else pieces
+        pieces = [p for p in pieces if own is None or p.number == own]
         later = _Later(frame.env, sums) if len(halves) > 1 else None
         for turn in range(len(pieces) + turns):
-            for half, operations in enumerate(halves):
+            for half in range(len(halves)):
                 index = turn - turns * half
                 if 0 <= index < len(pieces):
                     around.enter(pieces[index])
-                    run(frame, around, operations, later, pieces[index], half)
+                    run(frame, around, later, pieces[index], half)
         around.leave()
 
-    def run(
-        frame: Frame, around: _Around, operations: Sequence[Operation], later: _Later | None, piece: Piece, half: int
-    ) -> None:
+    def run(frame: Frame, around: _Around, later: _Later | None, piece: Piece, half: int) -> None:
         if later is not None:
             frame.env = later.begin(piece.number)
-        if half == 0:
+        operations = halves[half] if piece.last > piece.first else empty[half]
+        if half == 0 and piece.last > piece.first:
             for value, source in pairs:
                 frame.env[value] = [frame.env[source][0][piece.first - around.first : piece.last - around.first]]
         for operation in operations:
@@ -75,10 +79,16 @@ def bind_part(section: Section, instruction: Part) -> Operation:
     return part
 
 
-def _halves(section: Section, part: Part) -> tuple[list[tuple[Operation, ...]], int]:
-    """Return the operations of the body, in two where a `later` is in it, and how many pieces that says."""
-    operations = section.bind(part.body)
-    for index, instruction in enumerate(part.body):
+def with_empty(pieces: Sequence[Piece], first: int, count: int) -> list[Piece]:
+    """Return all pieces by number: those without samples take part in what ranks do together."""
+    found = {piece.number: piece for piece in pieces}
+    return [found.get(number, Piece(number, first, first, 0.0)) for number in range(count)]
+
+
+def _halves(section: Section, body: Sequence[Instruction]) -> tuple[list[tuple[Operation, ...]], int]:
+    """Return the operations of a body, in two where a `later` is in it, and how many pieces that says."""
+    operations = section.bind(body)
+    for index, instruction in enumerate(body):
         if isinstance(instruction, Later):
             return [operations[:index], operations[index + 1 :]], instruction.turns
     return [operations], 0

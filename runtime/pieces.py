@@ -1,5 +1,6 @@
 """How does a run on several ranks save? Each block into a file of its own; a manifest that names them is replaced last.
 
+A block that is sharded has a file for each rank's part, in the order of the parts.
 The form does not depend on the number of ranks: a run goes on with any other number of them, or with one.
 """
 
@@ -9,8 +10,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lpc.runtime.cache import variable_of
 from lpc.runtime.checkpoint import FORMAT, Checkpoint, Progress
 from lpc.runtime.machine import Machine
 from lpc.runtime.meter import Meter
+from lpc.runtime.reassembly import Reassembly, Shape, cut, parts
+from lpc.runtime.state import State
 from lpc.runtime.workers.transport import Stamp, Transport
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
@@ -37,20 +40,24 @@ def manifest_of(path: Path) -> Path:
 def write(
     path: Path, plan: str, machine: Machine, progress: Progress, meter: Meter, transport: Transport, keeps: bool = True
 ) -> None:
-    """Write this rank's blocks, if it `keeps` them; rank 0 then writes the manifest, and removes what is old."""
+    """Write this rank's blocks, if it `keeps` them, and its parts of others; rank 0 then writes the manifest.
+
+    What is old is removed.
+    """
     folder = _folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for block, tensors, numbers in _by_block(machine, transport.rank == 0) if keeps else ():
-        data = save(tensors, metadata={"lpc": json.dumps({"numbers": numbers})})
-        name = _file(block, progress.step)
+    for block, own in _by_block(machine, transport.rank == 0, keeps).items():
+        header = {"numbers": own.numbers, **({"whole": own.whole} if own.whole else {})}
+        data = save(own.tensors, metadata={"lpc": json.dumps(header)})
+        name = _file(block, progress.step, own.index)
         write_atomically(folder / name, data)
-        written[block] = {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
+        written[block] = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "index": own.index}
     act = Stamp(progress.step, 0, "checkpoint")
     found = transport.exchange(written, act)
     joined = meter.joined(transport.exchange(meter.portable(), act))
     if transport.rank == 0:
-        _conclude(path, plan, progress, joined, {block: entry for own in found for block, entry in own.items()})
+        _conclude(path, plan, progress, joined, _blocks(found))
     transport.exchange(None, act)
 
 
@@ -60,10 +67,28 @@ def _conclude(path: Path, plan: str, progress: Progress, meter: Meter, blocks: M
     data = json.dumps({**header, "totals": totals, "blocks": blocks}, indent=1).encode() + b"\n"
     write_atomically(manifest_of(path), data)
     path.unlink(missing_ok=True)  # an older one of a single process
-    named = {entry["file"] for entry in blocks.values()}
+    named = {one["file"] for entry in blocks.values() for one in _files(entry)}
     for other in _folder(path).iterdir():
         if other.name not in named:
             other.unlink()
+
+
+def _blocks(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the manifest's entry of each block from what all ranks have written: its file, or those of its parts."""
+    together: dict[str, list[dict[str, Any]]] = {}
+    for own in found:
+        for block, entry in own.items():
+            together.setdefault(block, []).append(entry)
+    blocks: dict[str, Any] = {}
+    for block, entries in together.items():
+        ordered = sorted(entries, key=lambda entry: entry["index"] or 0)
+        files = [{"file": entry["file"], "sha256": entry["sha256"]} for entry in ordered]
+        blocks[block] = files[0] if entries[0]["index"] is None else {"parts": files}
+    return blocks
+
+
+def _files(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(entry["parts"]) if "parts" in entry else [entry]
 
 
 def remove(path: Path) -> None:
@@ -86,15 +111,18 @@ def exists(path: Path) -> bool:
     return path.exists() or manifest_of(path).exists()
 
 
-def read(path: Path, blocks: Iterable[str] | None = None) -> Checkpoint:
-    """Read the newer of both forms: all blocks, or those that are wanted. Errors: 0670 damaged."""
-    forms: list[Checkpoint] = [_read(path, blocks)] if manifest_of(path).exists() else []
+def read(path: Path, blocks: Iterable[str] | None = None, state: State | None = None) -> Checkpoint:
+    """Read the newer of both forms: all blocks, or those that are wanted. Errors: 0670 damaged.
+
+    With a state that holds parts of parameters, entries are cut as it is; else they are whole.
+    """
+    forms: list[Checkpoint] = [_read(path, blocks, state)] if manifest_of(path).exists() else []
     if path.exists() or not forms:
         forms.append(checkpoint.read(path))
     return max(forms, key=lambda found: found.progress.step)
 
 
-def _read(path: Path, blocks: Iterable[str] | None) -> Checkpoint:
+def _read(path: Path, blocks: Iterable[str] | None, state: State | None) -> Checkpoint:
     manifest = manifest_of(path)
     try:
         header = json.loads(manifest.read_bytes())
@@ -102,12 +130,16 @@ def _read(path: Path, blocks: Iterable[str] | None) -> Checkpoint:
         tensors = {f"meter.{n}": torch.tensor(v, dtype=torch.float64) for n, v in header["totals"].items()}
         numbers: dict[str, Any] = {}
         for block in sorted(wanted):
-            data = (_folder(path) / header["blocks"][block]["file"]).read_bytes()
-            if hashlib.sha256(data).hexdigest() != header["blocks"][block]["sha256"]:
-                raise ValueError(f"block `{block}` was altered")
-            tensors |= load(data)
-            length = int.from_bytes(data[:8], "little")
-            numbers |= json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["lpc"])["numbers"]
+            together = Reassembly(state)
+            for entry in _files(header["blocks"][block]):
+                data = (_folder(path) / entry["file"]).read_bytes()
+                if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                    raise ValueError(f"block `{block}` was altered")
+                told = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["lpc"])
+                numbers |= told["numbers"]
+                shapes = told.get("whole", {})
+                together.add(load(data) if shapes else cut(load(data), state), shapes)
+            tensors |= together.joined()
         if header["format"] == FORMAT:
             return Checkpoint(manifest, header["plan"], Progress(**header["progress"]), tensors, numbers)
         problem = f"it has format {header['format']}, expected {FORMAT}"
@@ -116,31 +148,54 @@ def _read(path: Path, blocks: Iterable[str] | None) -> Checkpoint:
     raise LpcError(Diagnostic("0670", f"the checkpoint cannot be read: {problem}", place=str(manifest)))
 
 
-def _by_block(machine: Machine, leads: bool) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Any]]]:
-    """Yield each block of this rank with its entries; what no block owns stands under no name, and rank 0 saves it."""
+@dataclass
+class _Block:
+    """What a rank writes of a block: its entries, of which some are parts, and which part it is."""
+
+    index: int | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    whole: dict[str, Shape] = field(default_factory=dict)
+
+
+def _by_block(machine: Machine, leads: bool, keeps: bool) -> dict[str, _Block]:
+    """Return what this rank writes of each block: what it `keeps`, and its parts of what is sharded.
+
+    What no block owns stands under no name, and rank 0 saves it.
+    """
     tensors, numbers = checkpoint.entries(machine)
-    owner = {f"state.{name}": entry.block for name, entry in machine.state.entries.items()}
-    owner |= {name: _solver(machine, name) for name in tensors if name.startswith("sample.")}
-    blocks: dict[str, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+    state = machine.state
+    shapes = parts(tensors, state)
+    indices = {state.entries[name].block: shard.index for name, shard in state.shards.items()}
+    blocks: dict[str, _Block] = {}
     for name, tensor in tensors.items():
         kind, _, key = name.partition(".")
-        block = owner[name] if kind in ("state", "sample") else str(json.loads(key)[0])
-        blocks.setdefault(block, ({}, {}))[0][name] = tensor.detach().cpu().contiguous()
-    for key, value in numbers.items():
-        blocks.setdefault(str(json.loads(key)[0]), ({}, {}))[1][key] = value
-    return ((block, *own) for block, own in blocks.items() if block or leads)
+        block = _owner(machine, kind, key)
+        if (keeps and (block or leads)) or name in shapes:
+            found = blocks.setdefault(block, _Block(indices.get(block)))
+            found.tensors[name] = tensor.detach().cpu().contiguous()
+            found.whole |= {name: shapes[name]} if name in shapes else {}
+    for key, value in numbers.items() if keeps else ():
+        block = str(json.loads(key)[0])
+        blocks.setdefault(block, _Block(indices.get(block))).numbers[key] = value
+    return blocks
 
 
-def _solver(machine: Machine, name: str) -> str:
-    """Return the block that solves the variable whose rows an entry holds; visits are everybody's."""
-    variable = variable_of(name.removeprefix("sample."))
-    return machine.program.variables[variable].reader if variable else ""
+def _owner(machine: Machine, kind: str, key: str) -> str:
+    """Return the block of an entry: of a variable's rows that which solves it; what all know of samples is nobody's."""
+    if kind == "state":
+        return machine.state.entries[key].block
+    if kind == "sample":
+        variable = variable_of(key)
+        return machine.program.variables[variable].reader if variable else ""
+    return str(json.loads(key)[0])
 
 
 def _folder(path: Path) -> Path:
     return path.with_suffix(".blocks")
 
 
-def _file(block: str, step: int) -> str:
+def _file(block: str, step: int, index: int | None) -> str:
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", block)[:60]
-    return f"{readable}.{hashlib.sha256(block.encode()).hexdigest()[:8]}.{step}.safetensors"
+    part = "" if index is None else f".{index}"
+    return f"{readable}.{hashlib.sha256(block.encode()).hexdigest()[:8]}.{step}{part}.safetensors"

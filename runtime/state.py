@@ -11,17 +11,23 @@ from torch import Tensor, nn
 
 from lpc.runtime.decode import dtype_of
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
-from lpc.specs.plan.plan import StateEntry
+from lpc.specs.plan.plan import Shard, StateEntry
 
 
 class State:
-    """The network's and the heads' tensors; tied names share one tensor. Each keeps its identity for life."""
+    """The network's and the heads' tensors; tied names share one tensor. Each keeps its identity for life.
 
-    def __init__(self, entries: Mapping[str, StateEntry], weights: bytes, device: torch.device) -> None:
-        self.entries = dict(entries)
+    Of a parameter in `shards` it holds a part, which is flat.
+    """
+
+    def __init__(
+        self, entries: Mapping[str, StateEntry], weights: bytes, device: torch.device,
+        shards: Mapping[str, Shard] | None = None,
+    ) -> None:
+        self.entries, self.shards = dict(entries), dict(shards or {})
         self.owner = {alias: e.name for e in entries.values() for alias in (e.name, *e.aliases)}
         stored = _read(weights)
-        self.own = {name: _allocate(entry, stored, device) for name, entry in self.entries.items()}
+        self.own = {n: _allocate(entry, stored, device, self.shards.get(n)) for n, entry in self.entries.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the tensor of a name or of an alias; it is updated in place."""
@@ -34,7 +40,7 @@ class State:
         return {name: self[name].detach() for name in self._names()}
 
     def load_state_dict(self, values: Mapping[str, Tensor], strict: bool = True) -> None:
-        """Copy values into the state; a tied tensor may have any of its names.
+        """Copy values into the state, whole ones or parts as they are held; a tied tensor may have any of its names.
 
         Errors, all in one LpcError before anything is copied: shapes that differ; with `strict` also unknown
         and missing names.
@@ -45,7 +51,14 @@ class State:
         with torch.no_grad():
             for name, value in values.items():
                 if name in self.owner:
-                    self[name].copy_(value)
+                    self[name].copy_(self.part(name, value))
+
+    def part(self, name: str, value: Tensor) -> Tensor:
+        """Return what the state holds of a tensor that is like a whole one: all of it, or a flat part."""
+        shard, entry = self.shards.get(name), self.entries.get(name)
+        if shard is None or entry is None or tuple(value.shape) != entry.type.shape:
+            return value
+        return value.reshape(-1)[shard.first : shard.last]
 
     def _names(self) -> list[str]:
         return [name for entry in self.entries.values() for name in (entry.name, *entry.aliases)]
@@ -53,8 +66,8 @@ class State:
     def _problems(self, values: Mapping[str, Tensor], strict: bool) -> Iterator[Diagnostic]:
         given = {self.owner[name] for name in values if name in self.owner}
         for name, value in values.items():
-            if name in self.owner and value.shape != self[name].shape:
-                found, wanted = tuple(value.shape), tuple(self[name].shape)
+            if name in self.owner and self.part(name, value).shape != self[name].shape:
+                found, wanted = tuple(value.shape), self.entries[self.owner[name]].type.shape
                 yield Diagnostic("0647", f"`{name}` has shape {found}, expected {wanted}", place="state_dict")
             elif strict and name not in self.owner:
                 yield _unknown(name, self.owner, "the state")
@@ -72,7 +85,9 @@ def _read(weights: bytes) -> dict[str, Tensor]:
         raise LpcError(Diagnostic("0505", message, place="weights")) from None
 
 
-def _allocate(entry: StateEntry, stored: Mapping[str, Tensor], device: torch.device) -> Tensor:
+def _allocate(
+    entry: StateEntry, stored: Mapping[str, Tensor], device: torch.device, shard: Shard | None
+) -> Tensor:
     place = f"state {entry.name}"
     if entry.name not in stored:
         raise LpcError(Diagnostic("0649", f"the plan's weights lack `{entry.name}`", place=place))
@@ -82,6 +97,7 @@ def _allocate(entry: StateEntry, stored: Mapping[str, Tensor], device: torch.dev
         message = f"the plan's weights hold `{entry.name}` as {found}, expected {entry.type}"
         raise LpcError(Diagnostic("0647", message, place=place))
     # A copy: the tensors of the loaded image are views of bytes that may not be written to.
+    value = value if shard is None else value.reshape(-1)[shard.first : shard.last]
     own = value.to(device, copy=True).contiguous()
     return nn.Parameter(own, requires_grad=entry.trainable) if entry.kind == "parameter" else own
 

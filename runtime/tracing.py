@@ -16,7 +16,19 @@ from lpc.runtime.handlers import Binder, Operation, Section
 from lpc.runtime.resources import Frame
 from lpc.runtime.workers.transport import Stamp, Transport
 from lpc.specs.files import write_atomically
-from lpc.specs.plan.instructions import Call, Free, Instruction, Offer, Receive, Reduce, Send, Update
+from lpc.specs.plan.instructions import (
+    Call,
+    Free,
+    Gather,
+    Instruction,
+    Lend,
+    Offer,
+    Receive,
+    Reduce,
+    ReduceScatter,
+    Send,
+    Update,
+)
 
 if TYPE_CHECKING:
     from lpc.runtime.engine import Engine
@@ -24,7 +36,9 @@ if TYPE_CHECKING:
 FILE = "trace.json"
 FIRST, STEPS = 2, 20  # steps of the process before the first that is traced, and how many are
 # What an instruction does; anything else computes.
-WAITS: Mapping[type, str] = {Receive: "wait", Reduce: "wait", Offer: "send", Send: "send"}
+WAITS: Mapping[type, str] = {
+    Receive: "wait", Reduce: "wait", Gather: "wait", ReduceScatter: "wait", Offer: "send", Send: "send", Lend: "send",
+}  # fmt: skip
 COMPUTES = "compute"
 
 

@@ -1,4 +1,4 @@
-"""Does the placement name blocks that exist, and every rank?"""
+"""Does the placement name blocks that exist, and every rank? Are there replicas to shard blocks over?"""
 
 from __future__ import annotations
 
@@ -38,3 +38,22 @@ def names(spec: Spec, problems: Problems) -> None:
     if missing:
         path = ("run", "placement")
         problems.add("0150", f"block `{missing[0]}` is placed nowhere", spec.key_origin(*path), path)
+
+
+def shards(spec: Spec, problems: Problems) -> None:
+    """0151: blocks are sharded over replicas, whose steps do not overlap. 0132: each pattern matches a block."""
+    path: Path = ("run", "shard")
+    if not spec.run.shard:
+        return
+    if spec.run.replicas == 1:
+        message = "`shard` divides parameters among replicas, and there is one"
+        problems.add("0151", message, spec.key_origin(*path), path)
+    if spec.run.staleness:
+        message = "`shard` needs the weights of one step on all replicas, and with `staleness` their steps overlap"
+        problems.add("0151", message, spec.key_origin(*path), path, help="write `staleness: 0`")
+    blocks = block_names(spec)
+    for index, pattern in enumerate(spec.run.shard if blocks is not None else ()):
+        if blocks and not any(fnmatchcase(block, pattern) for block in blocks):
+            place = (*path, index)
+            message, otherwise = f"`{pattern}` matches no block", f"the blocks are {', '.join(blocks)}"
+            problems.misspelt("0132", message, spec.origin(*place), place, pattern, blocks, otherwise)

@@ -42,6 +42,7 @@ RULES: tuple[Callable[[Spec, Problems], None], ...] = (
     check_phases.stopping,
     check_placement.ranks,
     check_placement.names,
+    check_placement.shards,
 )
 
 

@@ -62,6 +62,7 @@ CODES: dict[str, Code] = {
     "0146": Code("phase", "write a phase as `{epochs: 5, train: b1}`"),
     "0147": Code("solver without its problem", "remove the key, or link blocks by `target`"),
     "0150": Code("placement", 'give `workers`, or a rank from 0 for every block: `{b1: 0, "b2*": 1}`'),
+    "0151": Code("shards", "give `replicas: 2` or more, over whose processes the parameters are sharded"),
     "0160": Code("recipe", "a recipe file has the keys `recipe`, `about`, `parameters` and `template`"),
     # 02xx: network and trace
     "0200": Code("layer does not fit", "change the layer, or what comes before it"),
@@ -211,6 +212,7 @@ CODES: dict[str, Code] = {
     "0562": Code("memory cannot be predicted", "give every length, such as `--length T=128`; build an old plan again"),
     "0563": Code("unknown variable or law", "name a variable or a law of the program"),
     "0564": Code("a variable that is not solved here", "step it in a `relax` of its own, along its own slopes"),
+    "0565": Code("shards that are not those of a parameter", "derive the ranks' plans again"),
     "0570": Code("a plan says other than its spec", "build the plan again"),
     "0571": Code("a value changes before it is read", "build the plan again"),
     "0572": Code("certificate not intact", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
@@ -220,6 +222,7 @@ CODES: dict[str, Code] = {
     "0582": Code("a send without its receive", "give every `send` one `receive`, in the same order on each edge"),
     "0583": Code("ranks wait for each other", "move a `send` before the `receive` that waits for what follows from it"),
     "0584": Code("steps cannot overlap", "write `staleness: 0`, or place what the link joins on one rank"),
+    "0585": Code("a block that cannot be sharded", "name the other blocks in `shard`"),
     # 06xx: data and run
     "0600": Code("unknown data source", "name a source, for example `digits` or `mnist`"),
     "0601": Code("data source without a root", "set `data.root`, for example `--set data.root=PATH`"),

@@ -281,6 +281,7 @@ _RUN = _section(
         "predict": _term("predictor"),
         "workers": _either(SIZE, NONE),
         "placement": _table({"type": "integer", "minimum": 0, "exclusiveMaximum": 4096}),
+        "shard": _either(_TYPES["bool"], NONE, _many(TEXT)),
         "staleness": {"type": "integer", "minimum": 0, "maximum": 64},
     },
 )

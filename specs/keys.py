@@ -122,6 +122,7 @@ KEYS: dict[str, dict[str, str]] = {
         "predict": "What predicts: output, readout(NAME) or goodness(...).",
         "workers": "Processes that hold the blocks: contiguous stretches of about equal cost, or as `placement` says.",
         "placement": "The process of each block, by names or patterns: {b1: 0, \"b2*\": 1}; the last match wins.",
+        "shard": "Blocks of whose parameters each replica's process holds a part: true for all, or names and patterns.",
         "staleness": "How many steps a process may begin while it waits for others' values of an earlier one; 0: none.",
     },
 }

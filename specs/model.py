@@ -166,7 +166,10 @@ class Phase(Model):
 
 
 class Run(Model):
-    """How the plan is executed: for `epochs`, for `steps`, or in `phases`."""
+    """How the plan is executed: for `epochs`, for `steps`, or in `phases`.
+
+    `shard: true` is the pattern `*`, false none at all.
+    """
 
     epochs: Annotated[Int, Field(ge=0)] | None = None
     steps: Annotated[Int, Field(ge=0)] | None = None
@@ -189,6 +192,7 @@ class Run(Model):
     predict: Term = Term("output")
     workers: Annotated[Int, Field(gt=0)] | None = None
     placement: dict[str, Annotated[Int, Field(ge=0, lt=4096)]] = {}
+    shard: tuple[str, ...] = ()
     staleness: Annotated[Int, Field(ge=0, le=64)] = 0
 
     @property

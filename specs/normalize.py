@@ -142,6 +142,13 @@ def _clip(node: Node, problems: Problems) -> Node:
     return replace(node, value=math.inf) if node.is_none() else node
 
 
+def _shard(node: Node, problems: Problems) -> Node:
+    """Read `true` as all blocks and `false` as none."""
+    if isinstance(node.value, bool):
+        return replace(node, value=(replace(node, value="*", key=None),) if node.value else ())
+    return many(plain)(node, problems)
+
+
 _RULE = section(
     {
         "blocks": many(plain),
@@ -218,6 +225,7 @@ _SPEC = section(
                 "metrics": many(plain),
                 "predict": term,
                 "workers": optional,
+                "shard": _shard,
             }
         ),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,18 +69,24 @@ def _bind_reduce(section: Section, instruction: Reduce) -> Operation:
         if offer is not None:
             offer(frame)
         given = [own if rank == transport.rank else transport.receive(rank, stamp) for rank in ranks]
-        shares = {piece.number: piece.share for piece in cut(0, frame.size, 1.0, len(ranks))}
-        total: list[Tensor] = []
-        for number, bundle in enumerate(given):
-            if not bundle:  # of a shard without samples
-                continue
-            if total:
-                torch._foreach_add_(total, bundle, alpha=shares[number])
-            else:
-                total = list(torch._foreach_mul(bundle, shares[number]))
-        frame.env[target] = total
+        frame.env[target] = added(given, frame.size, len(ranks))
 
     return reduce
+
+
+def added(given: Iterable[list[Tensor]], size: int, count: int) -> list[Tensor]:
+    """Return the sum of the bundles of `count` ranks, in order, each weighted by its shard of so many samples."""
+    shares = {piece.number: piece.share for piece in cut(0, size, 1.0, count)}
+    total: list[Tensor] = []
+    number = -1
+    for bundle in given:
+        number += 1
+        if bundle and total:
+            torch._foreach_add_(total, bundle, alpha=shares[number])
+        elif bundle:  # else it is of a shard without samples
+            total = list(torch._foreach_mul(bundle, shares[number]))
+        del bundle  # before the next one comes, and no counter may hold it meanwhile
+    return total
 
 
 TRANSFERS: dict[type, Binder] = {

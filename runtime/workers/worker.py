@@ -14,7 +14,8 @@ from lpc.runtime.meter import Reading
 from lpc.runtime.trainer import Trainer
 from lpc.runtime.workers.mailbox import Mailbox
 from lpc.runtime.workers.pace import Pace
-from lpc.runtime.workers.transport import Transport
+from lpc.runtime.workers.shards import gathered
+from lpc.runtime.workers.transport import Stamp, Transport
 from lpc.specs.loader import load_spec
 from lpc.specs.plan.manifest import plan_hash
 from lpc.specs.plan.plan import Plan
@@ -27,6 +28,9 @@ class Worker(Trainer):
     `state_dict`, `step` and `gradients` speak of what this rank holds; `evaluate`, `predict` and `fit` give the same on
     every rank. `plan` is the whole plan, of which `plans` holds a part for each rank. Of replicas the first
     one keeps: it writes their blocks, and holds the running statistics.
+
+    What is sharded over replicas is given whole: `state_dict` and `gradients` then wait for the ranks that hold the
+    other parts, and `load_state_dict` takes whole tensors, of which each rank keeps its part.
 
     With `run.staleness` steps overlap, as values come or as `recorded` says; readings are given when a step has ended,
     and whoever asks for the state or a measurement has all steps end first.
@@ -49,6 +53,8 @@ class Worker(Trainer):
         held = holders(plans)
         before = {block for own in held[: transport.rank] for block in own}
         self.keeps = before.isdisjoint(held[transport.rank])
+        shards = self.plan.program.shards
+        self.group = [rank for rank, own in enumerate(plans) if own.program.shards.keys() == shards.keys()]
         self.began: Callable[[], None] | None = None  # called after the first step
 
     def advance(self, parts: Sequence[Batch]) -> list[Reading]:
@@ -79,11 +85,29 @@ class Worker(Trainer):
 
     def state_dict(self) -> dict[str, Tensor]:
         self._ended()
-        return super().state_dict()
+        return self.whole(super().state_dict(), "the state")
+
+    def load_state_dict(self, values: Mapping[str, Tensor], strict: bool = True) -> None:
+        if self.plan.program.shards:  # what was lent has been taken
+            self.transport.exchange(None, Stamp(self.steps_done, 0, "the loading of a state"))
+        super().load_state_dict(values, strict)
 
     def gradients(self, batch: Batch | Sequence[Batch], noise: Noise | None = None) -> dict[str, Tensor]:
         self._ended()
-        return super().gradients(batch, noise)
+        return self.whole(super().gradients(batch, noise), "the gradients")
+
+    def whole(self, found: dict[str, Tensor], what: str) -> dict[str, Tensor]:
+        """Return tensors of which those that are sharded are whole: all ranks that hold parts give them."""
+        shards, state = self.plan.program.shards, self.plan.program.state
+        entries = [state[name] for name in shards if name in found]
+        if not entries:
+            return found
+        stamp = Stamp(self.steps_done, 0, what)
+        for rank in self.group:
+            if rank != self.transport.rank:
+                self.transport.send(rank, stamp, [found[entry.name] for entry in entries])
+        joined = gathered(entries, found, shards, self.group, self.transport, stamp)
+        return found | {entry.name: tensor for entry, tensor in zip(entries, joined, strict=True)}
 
     def variables(self) -> dict[str, Tensor]:
         self._ended()

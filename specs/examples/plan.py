@@ -269,6 +269,12 @@ PLANS: dict[str, Example] = {
         "relax b1->b2 {\n    step_variable b1->b2 <- b2.slope_h\n  }",
         SHOWN,
     ),
+    "0565": Example(
+        "In a rank's plan, a kernel or an instruction takes parameters in other parts than the rank's table has.",
+        "b1.gathered = gather b1 from 0, 2\nshard fc1.weight: bounds 0, 640, 1280, 1920, index 0",
+        "b1.gathered = gather b1 from 0, 1, 2\nshard fc1.weight: bounds 0, 640, 1280, 1920, index 0",
+        SHOWN,
+    ),
     "0570": Example(
         "An optimizer, a correction, the partition or another table of the plan is not what the plan's spec gives.",
         "spec: sgd(lr=0.1), and in the plan's table of optimizers lr is 1.0",

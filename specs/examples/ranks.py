@@ -1,4 +1,4 @@
-"""What do mistakes in running a plan on several processes look like? 0150, 0580 to 0584, 0674 to 0676, 0680 to 0684."""
+"""What do mistakes in running a plan on several processes look like? 0150, 0151, 0580 to 0585, 0674 to 0684."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ RANKS: dict[str, Example] = {
         "The placement leaves a block or a rank out.",
         "run: {epochs: 1, placement: {b1: 0}}",
         "run: {epochs: 1, placement: {b1: 0, head: 1}}",
+    ),
+    "0151": Example(
+        "Parameters are sharded over replicas that there are not, or whose steps overlap.",
+        "run: {epochs: 1, shard: true}",
+        "run: {epochs: 1, replicas: 2, shard: true}",
     ),
     "0580": Example(
         "There are more workers than blocks, or blocks that share a tensor are placed apart.",
@@ -38,6 +43,14 @@ RANKS: dict[str, Example] = {
         "What comes back between ranks is a derivative, and would come to other weights than it is of.",
         "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, workers: 2, staleness: 1}",
         "decompose: {blocks: {b1: fc1, head: out}, links: stop}\nrun: {epochs: 1, workers: 2, staleness: 1}",
+        BUILD,
+    ),
+    "0585": Example(
+        "The block's optimizer, or something else, needs more of a parameter than the part that a replica has.",
+        'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: muon(lr=0.01)}, {params: "*bias", '
+        "train: false}]\nrun: {epochs: 1, replicas: 2, shard: true}",
+        'learn: [{blocks: "*", head: linear, loss: cross_entropy, optimizer: adamw(lr=0.01)}, {params: "*bias", '
+        "train: false}]\nrun: {epochs: 1, replicas: 2, shard: true}",
         BUILD,
     ),
     "0674": Example(

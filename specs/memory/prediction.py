@@ -13,6 +13,7 @@ from lpc.specs.plan.instructions import Instruction, Load, Offset, Repeat, Updat
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Program
+from lpc.specs.plan.shards import held
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,12 @@ def _blocks(program: Program, phase: int, marks: list[Mark], lengths: Lengths) -
 
 
 def _block(name: str, program: Program, marks: list[Mark], lengths: Lengths) -> BlockMemory:
-    types = {entry.name: entry.type for entry in program.state.values()}
+    types = held(program)
     optimizer, correction = program.optimizers.get(name), program.corrections.get(name)
     trained = [p for group in optimizer.groups for p in group.parameters] if optimizer else []
     return BlockMemory(
         block=name,
-        parameters=sum(nbytes(entry.type, {}) for entry in program.state.values() if entry.block == name),
+        parameters=sum(nbytes(types[entry.name], {}) for entry in program.state.values() if entry.block == name),
         gradients=sum(nbytes(types[parameter], {}) for parameter in trained),
         optimizer=(kept(optimizer, types) if optimizer else 0) + lasting(program, name, lengths),
         offsets=sum(wide(types[parameter]) for parameter in correction.parameters) if correction else 0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from lpc.specs.cost import pieces
@@ -25,9 +26,11 @@ from lpc.specs.plan.instructions import (
     Correct,
     Every,
     Free,
+    Gather,
     Instruction,
     Lag,
     Later,
+    Lend,
     Load,
     Offer,
     Offset,
@@ -37,6 +40,7 @@ from lpc.specs.plan.instructions import (
     Receive,
     Record,
     Reduce,
+    ReduceScatter,
     Repeat,
     Return,
     Send,
@@ -47,6 +51,8 @@ from lpc.specs.plan.instructions import (
 from lpc.specs.plan.kernel import Kernel, TensorType
 from lpc.specs.plan.optimizers import is_class
 from lpc.specs.plan.plan import Correction, Program
+from lpc.specs.plan.shards import held as held_types
+from lpc.specs.plan.shards import part_size, sharded
 from lpc.specs.plan.text import line
 
 Handler = Callable[[Any, Any], None]
@@ -216,9 +222,9 @@ class Walk:
         self.heap.pulse(made_by(optimizer, self.types), f"step of {optimizer.name}")
         self.heap.drop_all(sums)
 
-    @property
+    @cached_property
     def types(self) -> dict[str, TensorType]:
-        return {name: entry.type for name, entry in self.program.state.items()}
+        return held_types(self.program)
 
     def free(self, free: Free) -> None:
         for value in free.values:
@@ -283,6 +289,23 @@ class Walk:
         self.env[reduce.target] = [self.gradient(h.size, h.source) for h in own]
         self.heap.drop_all(given)
 
+    def gather(self, gather: Gather) -> None:
+        """Whole parameters, into which the others' parts are copied one by one as they come."""
+        entries = sharded(self.program, gather.block)
+        sizes = {entry.name: nbytes(entry.type, {}) for entry in entries}
+        self.env[gather.value] = [Held(self.heap.make(size, n, "gathered"), size, n) for n, size in sizes.items()]
+        own = {self.program.shards[name].index for name in sizes}
+        others = [index for index in range(len(gather.ranks)) if index not in own]
+        parts = (sum(part_size(self.program, name, index) for name in sizes) for index in others)
+        self.heap.pulse(max(parts, default=0), "received part")
+
+    def reduce_scatter(self, reduce: ReduceScatter) -> None:
+        """The others' parts come one by one, beside the sum; this rank's is a view of its bundle."""
+        own = [(h.source, nbytes(self.types[h.source], {})) for h in self.env[reduce.value]]
+        given = [self.heap.make(size, name, GRADIENTS) for name, size in own]
+        self.env[reduce.target] = [self.gradient(size, name) for name, size in own]
+        self.heap.drop_all(given)
+
     def offset(self, offset: Offset) -> None:
         """The new offset is made beside the old one, which is resident; gradients are scaled one at a time."""
         correction = self.program.corrections[offset.block]
@@ -336,7 +359,7 @@ class Walk:
         alive = {held.storage: held.storage.size for value in self.env.values() for held in value if held.storage}
         self.lagging = lag.steps * sum(alive.values())
 
-    def offer(self, offer: Offer) -> None:
+    def offer(self, offer: Offer | Lend) -> None:
         """As `send`."""
 
     def mark(self, mark: Later | Only) -> None:
@@ -389,6 +412,9 @@ HANDLERS: dict[type[Any], Handler] = {
     Every: Walk.every,
     Part: Walk.part,
     Lag: Walk.lag,
+    Lend: Walk.offer,
+    Gather: Walk.gather,
+    ReduceScatter: Walk.reduce_scatter,
     Offer: Walk.offer,
     Later: Walk.mark,
     Only: Walk.mark,

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from lpc.specs.plan.instructions import KINDS
-from lpc.specs.plan.schema import JsonValue, hints
+from lpc.specs.plan.schema import JsonValue, hints, sparse
 
 Encode = Callable[[Any], Any]
 _WORDS = {kind: word for word, kind in KINDS.items()}
@@ -59,8 +59,12 @@ def _instruction(value: Any) -> Any:
 
 
 def _record_encoder(kind: Any) -> Encode:
+    left_out = sparse(kind)
+
     def encode(value: Any) -> Any:
-        return {name: encoder(hint)(getattr(value, name)) for name, hint in hints(kind).items()}
+        found = {name: getattr(value, name) for name in hints(kind)}
+        told = {name: one for name, one in found.items() if one or name not in left_out}
+        return {name: encoder(hints(kind)[name])(one) for name, one in told.items()}
 
     return encode
 

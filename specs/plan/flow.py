@@ -15,6 +15,7 @@ from lpc.specs.plan.instructions import (
     Every,
     Fetch,
     Free,
+    Gather,
     Instruction,
     Load,
     Offer,
@@ -25,6 +26,7 @@ from lpc.specs.plan.instructions import (
     Receive,
     Record,
     Reduce,
+    ReduceScatter,
     Relax,
     Repeat,
     Return,
@@ -43,9 +45,9 @@ def made(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Load(values=values) | Call(values=values) | Begin(values=values) | Fetch(values=values):
             return values
-        case Random(value=value) | Weight(value=value) | Receive(value=value):
+        case Random(value=value) | Weight(value=value) | Receive(value=value) | Gather(value=value):
             return (value,)
-        case Reduce(target=target):
+        case Reduce(target=target) | ReduceScatter(target=target):
             return (target,)
         case Part(body=body):
             return _sums(body)
@@ -58,7 +60,7 @@ def read(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
             return values
-        case Reduce(value=value) | Offer(value=value):
+        case Reduce(value=value) | ReduceScatter(value=value) | Offer(value=value):
             return (value,)
         case Write(value=value) | Adopt(value=value) | Record(value=value) | Return(value=value) | Send(value=value):
             return (value,)
@@ -114,7 +116,7 @@ def used_last(body: Sequence[Instruction], index: int) -> frozenset[str]:
 
 def _sums(body: tuple[Instruction, ...]) -> tuple[str, ...]:
     """Return the sums that outlive a body: its own, and those of parts in it, which it does not free."""
-    found = [i.target for i in body if isinstance(i, Accumulate)]
+    found = [i.target for i in body if isinstance(i, Accumulate | ReduceScatter)]
     found += [value for i in body if isinstance(i, Part) for value in made(i)]
     freed = {value for i in body if isinstance(i, Free) for value in i.values}
     return tuple(dict.fromkeys(value for value in found if value not in freed))
@@ -138,7 +140,7 @@ def applied(body: Iterable[Instruction]) -> set[str]:
         stack += getattr(instruction, "body", ())
         if isinstance(instruction, Update):
             found |= set(instruction.gradients)
-        elif isinstance(instruction, Accumulate | Reduce):
+        elif isinstance(instruction, Accumulate | Reduce | ReduceScatter):
             sums.append((instruction.target, instruction.value))
     while more := {value for target, value in sums if target in found} - found:
         found |= more

@@ -12,6 +12,7 @@ from lpc.specs.plan.instructions import (
     Every,
     Fetch,
     Free,
+    Gather,
     Instruction,
     Lag,
     Later,
@@ -21,12 +22,14 @@ from lpc.specs.plan.instructions import (
     Random,
     Receive,
     Reduce,
+    ReduceScatter,
     Relax,
     Repeat,
 )
 
 MAKERS = (
     Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive, Later, Reduce, Lag,
+    Gather, ReduceScatter,
 )  # fmt: skip
 
 

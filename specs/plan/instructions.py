@@ -178,6 +178,38 @@ class Lag:
 
 
 @dataclass(frozen=True)
+class Lend:
+    """Give ranks this one's shards of a block's parameters, without waiting for them: `lend b1 to 2`."""
+
+    block: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Take the shards of a block's parameters, in the order of the ranks: `b1.gathered = gather b1 from 0, 2`.
+
+    What comes of them are whole parameters, in memory of their own until they are freed.
+    """
+
+    value: str
+    block: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReduceScatter:
+    """Sum ranks' gradient bundles as `reduce` does, each rank its own shards: `s = reduce_scatter s1 over 0, 2`.
+
+    Parameters that are not sharded have whole sums on every rank named.
+    """
+
+    target: str
+    value: str
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Offset:
     """Keep for a block the difference of true and local gradients: `offset b1 <- e1 minus g1`."""
 
@@ -320,6 +352,9 @@ Instruction: TypeAlias = (
     | Reduce
     | Offer
     | Lag
+    | Lend
+    | Gather
+    | ReduceScatter
     | Offset
     | Correct
     | Shift

@@ -20,6 +20,7 @@ Role = Literal[
     "random",     # noise or mask drawn by a `random` instruction
     "cotangent",  # of one output, for one consumer (argument); of one input (result)
     "residuals",  # forward -> backward, as argument and as result
+    "gathered",   # parameters of which the ranks hold a shard each; a call is given them whole
     "target",     # what a block's local problem compares with, as argument and as result; stays as it is
     # results
     "output",     # a value that other blocks or the caller read

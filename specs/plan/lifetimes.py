@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, did_you_mean
+from lpc.specs.plan.between import BETWEEN
 from lpc.specs.plan.factors import misfits
 from lpc.specs.plan.flow import applied, made
 from lpc.specs.plan.instructions import (
@@ -25,19 +26,15 @@ from lpc.specs.plan.instructions import (
     Lag,
     Later,
     Load,
-    Offer,
     Offset,
     Only,
     Parallel,
     Part,
     Random,
-    Receive,
     Record,
-    Reduce,
     Relax,
     Repeat,
     Return,
-    Send,
     Shift,
     StepVariable,
     Store,
@@ -244,7 +241,8 @@ class _Checker:
         return target in seen
 
     def reads(self, kernel: Kernel) -> None:
-        ports = (port for bundle in kernel.arguments if bundle.role == "state" for port in bundle.ports)
+        roles = ("state", "gathered")
+        ports = (port for bundle in kernel.arguments if bundle.role in roles for port in bundle.ports)
         early = [port.source for port in ports if port.source in self.updated]
         early = [name for name in early if not self.steps_again(kernel.block, self.updated[name])]
         if early:
@@ -295,14 +293,6 @@ class _Checker:
         self.use(write.value, "write", f"`{word(type(write))}`")
         if isinstance(write, Adopt) and not any(isinstance(frame.owner, Part) for frame in self.frames):
             self.tell("0547", "an `adopt` stands in no `part`, whose first piece it is for")
-
-    def reduce(self, reduce: Reduce | Offer) -> None:
-        kind = word(type(reduce))
-        value = self.use(reduce.value, "reduce", f"`{kind}`")
-        if len(set(reduce.ranks)) != len(reduce.ranks) or not reduce.ranks:
-            self.tell("0557", f"`{kind}` names each of its ranks once")
-        if isinstance(reduce, Reduce):
-            self.define(reduce.target, value or Value(ANYTHING))
 
     def lag(self, lag: Lag) -> None:
         if self.frames[-1].owner is not None:
@@ -446,14 +436,6 @@ class _Checker:
     def shift(self, shift: Shift) -> None:
         self.correction(shift.block)
 
-    def send(self, send: Send) -> None:
-        self.use(send.value, "send", "`send`")
-
-    def receive(self, receive: Receive) -> None:
-        """A newer version of a variable takes the place of the one that came before."""
-        if receive.value not in self.values:
-            self.define(receive.value, Value(ANYTHING))
-
     def correction(self, block: str) -> None:
         if block not in self.program.corrections:
             near = did_you_mean(block, self.program.corrections)
@@ -477,8 +459,6 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Later: _Checker.mark,
     Only: _Checker.mark,
     Adopt: _Checker.write,
-    Reduce: _Checker.reduce,
-    Offer: _Checker.reduce,
     Lag: _Checker.lag,
     Offset: _Checker.offset,
     Correct: _Checker.correct,
@@ -492,6 +472,5 @@ HANDLERS: dict[type[Any], Callable[[_Checker, Any], None]] = {
     Fetch: _Checker.fetch,
     Store: _Checker.store,
     Visit: _Checker.visit,
-    Send: _Checker.send,
-    Receive: _Checker.receive,
+    **BETWEEN,
 }

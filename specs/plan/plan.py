@@ -10,6 +10,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.instructions import Instruction
 from lpc.specs.plan.kernel import Kernel, TensorType
 
+SPARSE = {"sparse": True}  # a table that is left out of the JSON where it is empty
 PERSISTENT = "persistent"  # the state of an optimizer that remembers from one batch to the next
 
 
@@ -164,6 +165,27 @@ class StateEntry:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Which part of a parameter a rank holds: all numbers in order, cut at `bounds`, of which the part is `index`.
+
+    `bounds` begin with 0 and end with the number of numbers.
+    """
+
+    bounds: tuple[int, ...]
+    index: int
+
+    @property
+    def first(self) -> int:
+        """Its first number."""
+        return self.bounds[self.index]
+
+    @property
+    def last(self) -> int:
+        """The number after its last one."""
+        return self.bounds[self.index + 1]
+
+
+@dataclass(frozen=True)
 class Phase:
     """One stretch of a run: the blocks and readouts that learn in it, and its step."""
 
@@ -179,7 +201,8 @@ class Program:
 
     `fields` gives every batch field's type with the batch axis first (`B`); `metrics` maps a metric's
     name to how it is accumulated (`mean` over samples, or `sum`). The order of these tables is part of
-    the program: it is kept in files, so that a loaded plan runs as the built one does.
+    the program: it is kept in files, so that a loaded plan runs as the built one does. `shards` says of which
+    parameters a rank holds a part; `state` has their whole types.
     """
 
     step: tuple[Instruction, ...]
@@ -194,6 +217,7 @@ class Program:
     phases: tuple[Phase, ...] = ()
     variables: dict[str, Variable] = field(default_factory=dict)
     laws: dict[str, Law] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict, metadata=SPARSE)
 
     @property
     def steps(self) -> tuple[tuple[Instruction, ...], ...]:

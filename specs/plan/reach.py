@@ -21,6 +21,7 @@ from lpc.specs.plan.instructions import (
     Parallel,
     Part,
     Reduce,
+    ReduceScatter,
     Relax,
     Repeat,
     StepVariable,
@@ -132,7 +133,7 @@ class _Walk:
                     self.call(instruction)
                 case Accumulate(target=target, value=value):
                     self.values[target] = self.merge(self.values.get(target), self.values.get(value, []))
-                case Reduce(target=target, value=value):
+                case Reduce(target=target, value=value) | ReduceScatter(target=target, value=value):
                     self.values[target] = self.values.get(value, [])
                 case Update(gradients=gradients):
                     for source, losses in (port for g in gradients for port in self.values.get(g, ())):

@@ -27,3 +27,9 @@ def required(kind: type) -> frozenset[str]:
     return frozenset(
         field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING
     )
+
+
+@cache
+def sparse(kind: type) -> frozenset[str]:
+    """Return the names of a dataclass's fields that are left out of the JSON where they are empty."""
+    return frozenset(field.name for field in fields(kind) if field.metadata.get("sparse"))

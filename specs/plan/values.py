@@ -13,6 +13,7 @@ TAKES: dict[str, frozenset[str]] = {
     "cotangent": frozenset({"cotangent"}),
     "residuals": frozenset({"residuals"}),
     "target": frozenset({"target"}),
+    "gathered": frozenset({"gathered"}),
     "accumulate": frozenset({"gradients"}),
     "reduce": frozenset({"gradients"}),
     "update": frozenset({"gradients", "factors"}),

@@ -13,6 +13,7 @@ from lpc.specs.plan.kernel import Bundle, Kernel
 from lpc.specs.plan.lifetimes import check_section
 from lpc.specs.plan.plan import Correction, Phase, Plan, Program, StateEntry, factored_parameter, links
 from lpc.specs.plan.reach import indirect_influence, influence, influence_by_targets, reachability
+from lpc.specs.plan.shards import check_bound, check_shards
 from lpc.specs.plan.weights import tensor_types
 from lpc.specs.plan.wellformed import check_kernel
 
@@ -37,6 +38,7 @@ def _kernels(plan: Plan) -> Iterator[Diagnostic]:
         for name, kernel in kernels.items():
             yield from check_kernel(kernel)
             yield from _bound_names(kernel, plan.program.state)
+            yield from check_bound(kernel, plan.program)
             native = plan.kernels.get("native", {}).get(name)
             if native is None or _signature(native) != _signature(kernel):
                 message = f"kernel `{name}` of target `{target}` has another signature than the native one"
@@ -62,7 +64,7 @@ def _bound_names(kernel: Kernel, state: Mapping[str, StateEntry]) -> Iterator[Di
     for bundle in chain(kernel.arguments, kernel.results):
         if bundle.role == "factors":
             yield from _bound_factors(kernel, bundle, state)
-        if bundle.role not in ("state", "gradients", "buffers"):
+        if bundle.role not in ("state", "gathered", "gradients", "buffers"):
             continue
         for port in bundle.ports:
             place = f"kernel {kernel.name}, {bundle.name}"
@@ -101,6 +103,7 @@ def _tables(plan: Plan) -> Iterator[Diagnostic]:
                 yield Diagnostic("0556", message, place=f"optimizer {block}")
     for block, correction in program.corrections.items():
         yield from _correction(block, correction, program)
+    yield from check_shards(program)
     try:
         tensors = tensor_types(plan.weights)
         links(plan.partition)

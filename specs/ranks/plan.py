@@ -23,6 +23,8 @@ from lpc.specs.ranks.makers import flat
 from lpc.specs.ranks.mesh import Mesh, mesh_of, workers_of
 from lpc.specs.ranks.placement import Placement, placement_of
 from lpc.specs.ranks.replicas import of_replica, on_mesh
+from lpc.specs.ranks.shardable import shared_blocks
+from lpc.specs.ranks.sharding import Sharding, sharding_of
 from lpc.specs.ranks.statistics import live_buffers
 from lpc.specs.ranks.wiring import Edge, edges, room_needed
 
@@ -31,17 +33,19 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
     """Return a plan for each rank, on `workers` processes or as many as the spec asks for; the transfers are checked.
 
     Raises LpcError: 0580 blocks that cannot be placed, 0581 an instruction of several ranks, 0582 and 0583 transfers,
-    0584 steps that cannot overlap.
+    0584 steps that cannot overlap, 0585 blocks that cannot be sharded.
     """
     mesh = mesh_of(spec, workers)
+    sharding = sharding_of(plan, shared_blocks(plan, spec), mesh)
     placement = placement_of(plan, spec, mesh.stages)
     program, kernels = plan.program, plan.kernels["native"]
 
     def divided(body: Sequence[Instruction], shared: bool = False) -> list[tuple[Instruction, ...]]:
-        return divide(body, placement, mesh.size, kernels, program, shared)
+        found = divide(body, placement, mesh.size, kernels, program, shared)
+        return found if sharding is None else sharding.measured(found)
 
     def stepped(body: Sequence[Instruction]) -> list[tuple[Instruction, ...]]:
-        found = _stepped(body, mesh, placement, kernels, program)
+        found = _stepped(body, mesh, placement, kernels, program, sharding)
         return found if mesh.size == 1 or not spec.run.staleness else _lagging(found, plan, spec)
 
     if mesh.replicas > 1:
@@ -57,12 +61,19 @@ def rank_plans(plan: Plan, spec: Spec, workers: int | None = None) -> list[Plan]
         trains = (phase.trains for phase in program.phases)
         own = tuple(Phase(named, bodies[rank]) for named, bodies in zip(trains, phases, strict=True))
         part = replace(program, step=step[rank], evaluate=evaluate[rank], predict=predict[rank], phases=own)
-        found.append(_part_of(plan, part, placement, rank % mesh.stages))
+        own_plan = _part_of(plan, part, placement, rank % mesh.stages)
+        found.append(own_plan if sharding is None else _sharded(own_plan, sharding, rank))
     return found
 
 
+def _sharded(plan: Plan, sharding: Sharding, rank: int) -> Plan:
+    shards = sharding.shards(list(plan.program.state), rank)
+    return replace(plan, program=replace(plan.program, shards=shards), kernels=sharding.kernels(plan.kernels))
+
+
 def _stepped(
-    body: Sequence[Instruction], mesh: Mesh, placement: Placement, kernels: Mapping[str, Kernel], program: Program
+    body: Sequence[Instruction], mesh: Mesh, placement: Placement, kernels: Mapping[str, Kernel], program: Program,
+    sharding: Sharding | None,
 ) -> list[tuple[Instruction, ...]]:
     """Divide a step. Ranks that wait for others go on with other pieces meanwhile, where that cannot lock them."""
     called = {i.kernel for i in flat(body) if isinstance(i, Call)}
@@ -74,6 +85,7 @@ def _stepped(
             own = of_replica(body, mesh, replica)
             found = divide(own, placement, mesh.stages, kernels, program, pipelined=pipelined)
             bodies += [on_mesh(part, mesh, replica, stage) for stage, part in enumerate(found)]
+        bodies = bodies if sharding is None else [sharding.step(own, rank) for rank, own in enumerate(bodies)]
         try:
             room_needed(bodies)
             break
@@ -119,11 +131,16 @@ def holders(plans: Sequence[Plan]) -> list[list[str]]:
 def ranks_text(plans: Sequence[Plan]) -> str:
     """Return the ranks' programs as text; the sections of each can be read by `parse`."""
     titles = [
-        f"# rank {rank} of {len(plans)}: {', '.join(held) or 'no block with a state'}"
+        f"# rank {rank} of {len(plans)}: {', '.join(held) or 'no block with a state'}{_part(plans[rank])}"
         for rank, held in enumerate(holders(plans))
     ]
     texts = (print_sections(sections_of(plan.program)) for plan in plans)
     return "\n".join(f"{title}\n\n{text}" for title, text in zip(titles, texts, strict=True))
+
+
+def _part(plan: Plan) -> str:
+    shard = next(iter(plan.program.shards.values()), None)
+    return f" (part {shard.index + 1} of {len(shard.bounds) - 1} of their parameters)" if shard else ""
 
 
 def _part_of(plan: Plan, program: Program, placement: Placement, rank: int) -> Plan:
@@ -155,10 +172,10 @@ def _bodies(program: Program) -> list[tuple[Instruction, ...]]:
 
 def unplaceable(plan: Plan, spec: Spec) -> list[Diagnostic]:
     """Return why the plan cannot run on the workers that the spec asks for, if it cannot."""
-    if workers_of(spec) == 1:
-        return []
     try:
-        rank_plans(plan, spec)
+        shared_blocks(plan, spec)
+        if workers_of(spec) > 1:
+            rank_plans(plan, spec)
     except LpcError as error:
         return list(error.diagnostics)
     return []

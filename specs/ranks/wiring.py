@@ -11,15 +11,18 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.instructions import (
     Due,
     Every,
+    Gather,
     Instruction,
     Lag,
     Later,
+    Lend,
     Offer,
     Only,
     Parallel,
     Part,
     Receive,
     Reduce,
+    ReduceScatter,
     Relax,
     Repeat,
     Send,
@@ -36,8 +39,15 @@ TURNS = 2  # of a body that is repeated: what meets in two turns meets in all, e
 def edges(bodies: Sequence[Sequence[Instruction]]) -> list[Edge]:
     """Return the pairs of ranks between which something is sent, in order."""
     found = {(rank, i.rank) for rank, body in enumerate(bodies) for i in _all(body) if isinstance(i, Send)}
-    groups = (i.ranks for body in bodies for i in _all(body) if isinstance(i, Reduce))
+    lent = ((rank, i) for rank, body in enumerate(bodies) for i in _all(body) if isinstance(i, Lend))
+    found |= {(rank, other) for rank, lend in lent for other in lend.ranks}
+    groups = (i.ranks for body in bodies for i in _all(body) if isinstance(i, Reduce | ReduceScatter))
     return sorted(found | {pair for group in groups for pair in permutations(group, 2)})
+
+
+def parameters(block: str) -> str:
+    """Return what a part of a block's parameters is called on its way."""
+    return f"the parameters of {block}"
 
 
 def check_wiring(place: str, bodies: Sequence[Sequence[Instruction]], room: int = 1) -> list[Diagnostic]:
@@ -107,7 +117,11 @@ def _transfers(
                 yield instruction
             case Offer(value=value, ranks=ranks):
                 yield from (Send(value, other) for other in ranks if other != rank)
-            case Reduce(value=value, ranks=ranks):
+            case Lend(block=block, ranks=ranks):
+                yield from (Send(parameters(block), other) for other in ranks)
+            case Gather(block=block, ranks=ranks):
+                yield from (Receive(parameters(block), other) for other in ranks if other != rank)
+            case Reduce(value=value, ranks=ranks) | ReduceScatter(value=value, ranks=ranks):
                 yield from (Send(value, other) for other in ranks if other != rank and value not in offered)
                 yield from (Receive(value, other) for other in ranks if other != rank)
             case Part():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lpc.specs.cost import pieces
 from lpc.specs.flops import kernel_flops
@@ -12,14 +13,17 @@ from lpc.specs.plan.instructions import (
     Call,
     Due,
     Every,
+    Gather,
     Instruction,
     Later,
+    Lend,
     Load,
     Only,
     Parallel,
     Part,
     Receive,
     Reduce,
+    ReduceScatter,
     Relax,
     Repeat,
     Send,
@@ -27,6 +31,7 @@ from lpc.specs.plan.instructions import (
 )
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Plan
+from lpc.specs.plan.shards import held, part_size, sharded
 from lpc.specs.simulation.engine import Compute, Done, Give, Network, Simulation, Take, Work, simulate
 
 STEPS = 8
@@ -52,7 +57,8 @@ def estimated(rates: Rates) -> Costs:
             flops = sum(kernel_flops(plan.kernels["native"][instruction.kernel], lengths).values())
             return flops / rates.flops + rates.overhead
         names = (n for g in plan.program.optimizers[instruction.block].groups for n in g.parameters)
-        size = sum(nbytes(plan.program.state[name].type, lengths) for name in names)
+        types = held(plan.program)
+        size = sum(nbytes(types[name], lengths) for name in names)
         return size / rates.updated + rates.overhead
 
     return seconds
@@ -104,6 +110,11 @@ class _Program:
     costs: Costs
     types: dict[str, list[TensorType]] = field(default_factory=dict)  # of what the rank has made
     known: dict[tuple[str, int], float] = field(default_factory=dict)
+    sources: dict[str, list[str]] = field(default_factory=dict)  # of the gradients that it has made
+
+    @cached_property
+    def held(self) -> dict[str, TensorType]:
+        return held(self.plan.program)
 
     def steps(self, count: int, phase: int) -> Iterator[Work]:
         for step in range(count):
@@ -121,6 +132,14 @@ class _Program:
                     yield Give(rank, self.size(value, size))
                 case Receive(value=value, rank=rank):
                     yield Take(rank)
+                case Lend(block=block, ranks=ranks):
+                    size_of_part = sum(nbytes(self.held[e.name], {}) for e in sharded(self.plan.program, block))
+                    yield from (Give(rank, float(size_of_part)) for rank in ranks)
+                case Gather(ranks=ranks):
+                    yield from (Take(rank) for rank in ranks if rank != self.rank)
+                case ReduceScatter(value=value, ranks=ranks):
+                    yield from (Give(r, self.part_for(value, i)) for i, r in enumerate(ranks) if r != self.rank)
+                    yield from (Take(rank) for rank in ranks if rank != self.rank)
                 case Reduce(value=value, ranks=ranks):
                     others = [rank for rank in ranks if rank != self.rank]
                     yield from (Give(rank, self.size(value, size)) for rank in others)
@@ -156,7 +175,16 @@ class _Program:
         kernel = self.plan.kernels["native"][instruction.kernel]
         for value, bundle in zip(instruction.values, kernel.results, strict=True):
             self.types[value] = [port.type for port in bundle.ports]
+            if bundle.role == "gradients":
+                self.sources[value] = [port.source for port in bundle.ports]
         return Compute(self.known[key], kernel.block)
+
+    def part_for(self, value: str, index: int) -> float:
+        """Return the bytes of gradients that another rank adds up: its part, or all of what is not sharded."""
+        program = self.plan.program
+        names = self.sources.get(value) or self.sources.get(value.removesuffix(".pieces"), [])
+        sizes = (part_size(program, n, index) if n in program.shards else nbytes(self.held[n], {}) for n in names)
+        return float(sum(sizes))
 
     def size(self, value: str, size: int) -> float:
         """Return the bytes of a value that this rank gives away; sums of gradients are as large as one of them."""
