@@ -14,7 +14,7 @@ from torch import Tensor
 from lpc.runtime.batch import Gate
 from lpc.runtime.corrections import Offset as Measured
 from lpc.runtime.decode import dtype_of
-from lpc.runtime.gradients import clip, collect, route
+from lpc.runtime.gradients import Gradients, Route, clip, collect, route
 from lpc.runtime.link import node_at
 from lpc.runtime.meter import Reading
 from lpc.runtime.optimizers import BlockOptimizer, gradients_by_name
@@ -185,19 +185,27 @@ def _bind_accumulate(section: Section, instruction: Accumulate) -> Operation:
 
 
 def _bind_clip(section: Section, instruction: Clip) -> Operation:
-    """A gradient that is spread over bundles enters the norm as their sum, kept in the first of them."""
-    sources = section.names(instruction.gradients)
-    names = list(dict.fromkeys(name for ports in sources.values() for name in ports))
-    found = route(names, sources)
-    empty = {bundle: [None] * len(ports) for bundle, ports in sources.items()}
+    return replaced(section, instruction.gradients, lambda frame, gradients: clip(gradients, instruction.norm))
 
-    def clip_together(frame: Frame) -> None:
-        clipped = clip(collect(frame.env, found), instruction.norm)
+
+def replaced(section: Section, values: Sequence[str], change: Callable[[Frame, Gradients], Gradients]) -> Operation:
+    """Return what changes gradients; one that is spread over bundles is their sum, kept in the first of them."""
+    found = gathered(section, values)
+    empty = {bundle: [None] * len(ports) for bundle, ports in section.names(values).items()}
+
+    def replace(frame: Frame) -> None:
+        changed = change(frame, collect(frame.env, found))
         frame.env.update({bundle: list(nothing) for bundle, nothing in empty.items()})
-        for places, gradient in zip(found, clipped, strict=True):
+        for places, gradient in zip(found, changed, strict=True):
             frame.env[places[0][0]][places[0][1]] = gradient
 
-    return clip_together
+    return replace
+
+
+def gathered(section: Section, values: Sequence[str]) -> Route:
+    """Return where the gradients of some bundles are, each once."""
+    sources = section.names(values)
+    return route(list(dict.fromkeys(name for ports in sources.values() for name in ports)), sources)
 
 
 def _bind_update(section: Section, instruction: Update) -> Operation:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lpc.runtime.gradients import Bundle
+from lpc.runtime.gradients import Gradients
 from lpc.runtime.optimizer_class import class_of
 from lpc.runtime.schedules import inner_law
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -48,7 +48,7 @@ class InnerSteps:
         if self.first and (self.plan.prox is not None or self.outer is not None):
             self.origins = [p.detach().clone() for p in self.parameters]
 
-    def pulled(self, gradients: Bundle) -> Bundle:
+    def pulled(self, gradients: Gradients) -> Gradients:
         """Add (W - W0) / prox, which is nothing at the first step."""
         if self.plan.prox is None or self.first:
             return gradients

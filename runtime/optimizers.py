@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lpc.runtime.gradients import Bundle, clip
+from lpc.runtime.gradients import Gradients, clip
 from lpc.runtime.inner import OUTER, InnerSteps
 from lpc.runtime.kfac import KFAC, Layer
 from lpc.runtime.optimizer_class import class_of, options_of
@@ -47,7 +47,7 @@ class BlockOptimizer:
         self.steps_per_epoch: int | None = None
         self._set_rates(1.0)
 
-    def step(self, gradients: Bundle, step: int) -> None:
+    def step(self, gradients: Gradients, step: int) -> None:
         """Step with one gradient a parameter, in the order of `names`; None leaves a parameter as it is."""
         self._begin(step)
         for parameter, gradient in zip(self.parameters, self.prepare(self.inner.pulled(gradients)), strict=True):
@@ -62,7 +62,7 @@ class BlockOptimizer:
         """The outside names of the Kronecker factors that it takes beside gradients, two a layer."""
         return [source for layer in self.plan.factors for source in layer.sources]
 
-    def observe(self, moments: Bundle) -> None:
+    def observe(self, moments: Gradients) -> None:
         """Take what the next step needs beside gradients, in the order of `moments`."""
         assert isinstance(self.optimizer, KFAC), "an optimizer with factors"
         pairs = zip(moments[::2], moments[1::2], strict=True)
@@ -83,7 +83,7 @@ class BlockOptimizer:
             for entry in [e for e in group if e != "params" and e not in self.known]:
                 del group[entry]
 
-    def shift(self, directions: Bundle, strength: float | Tensor) -> None:
+    def shift(self, directions: Gradients, strength: float | Tensor) -> None:
         """Move parameters against `directions`, one a parameter in the order of `names`, by their learning rates."""
         by_name = dict(zip(self.names, directions, strict=True))
         for own, group in zip(self.plan.groups, self.optimizer.param_groups, strict=True):
@@ -92,7 +92,7 @@ class BlockOptimizer:
                 if direction is not None:
                     parameter.sub_(direction * (group["lr"] * strength))
 
-    def prepare(self, gradients: Bundle) -> Bundle:
+    def prepare(self, gradients: Gradients) -> Gradients:
         """Return what the optimizer receives: clipped, and laid out as the parameters are.
 
         torch's fused CPU steps read a gradient of other strides, even an expanded one, as contiguous.
@@ -214,7 +214,7 @@ def _apart(
     return {name: entries for name, entries in own.items() if entries}, apart
 
 
-def gradients_by_name(optimizer: BlockOptimizer, gradients: Bundle) -> dict[str, Tensor]:
+def gradients_by_name(optimizer: BlockOptimizer, gradients: Gradients) -> dict[str, Tensor]:
     """Return {parameter: gradient} of what an optimizer would receive."""
     prepared = zip(optimizer.names, optimizer.prepare(gradients), strict=True)
     return {name: gradient for name, gradient in prepared if gradient is not None}

@@ -218,7 +218,7 @@ CODES: dict[str, Code] = {
     "0572": Code("certificate not intact", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
     "0573": Code("certificate of something else", "verify the plan again: `lpc verify PLAN --certificate FILE`"),
     "0580": Code("blocks cannot be placed so", "ask for fewer workers, or place blocks that share tensors together"),
-    "0581": Code("an instruction needs several ranks", "place its blocks on one rank, or leave out what needs it"),
+    "0581": Code("something cannot be divided among ranks", "place its blocks on one rank, or leave out what needs it"),
     "0582": Code("a send without its receive", "give every `send` one `receive`, in the same order on each edge"),
     "0583": Code("ranks wait for each other", "move a `send` before the `receive` that waits for what follows from it"),
     "0584": Code("steps cannot overlap", "write `staleness: 0`, or place what the link joins on one rank"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from lpc.runtime.handlers import Binder, Operation, Section
 from lpc.runtime.parts import cut
 from lpc.runtime.resources import Frame
+from lpc.runtime.workers.clipping import CLIPPING
 from lpc.runtime.workers.transport import Stamp
 from lpc.specs.plan.instructions import Offer, Receive, Reduce, Send
 
@@ -94,4 +95,5 @@ TRANSFERS: dict[type, Binder] = {
     Receive: _bind_receive,
     Offer: _bind_offer,
     Reduce: _bind_reduce,
+    **CLIPPING,
 }

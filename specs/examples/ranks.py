@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from lpc.specs.examples.example import BUILD, SHOWN, Example
 
+NORMED = (
+    "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), bn: batch_norm, relu, out: linear(10)]}\n"
+    "decompose: {blocks: {b1: [fc1, bn], head: out}, links: stop}\n"
+)
+
 RANKS: dict[str, Example] = {
     "0150": Example(
         "The placement leaves a block or a rank out.",
@@ -22,9 +27,9 @@ RANKS: dict[str, Example] = {
         BUILD,
     ),
     "0581": Example(
-        "Something is done to values of several blocks together, which are on several ranks.",
-        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0, workers: 2}",
-        "decompose: {blocks: {b1: fc1, head: out}, links: gradient}\nrun: {epochs: 1, clip: 1.0}",
+        "Several ranks would have to hold the same, such as running statistics that a later phase computes with.",
+        f"{NORMED}run: {{replicas: 2, workers: 2, phases: [{{train: '*', steps: 9}}, {{train: head, steps: 9}}]}}",
+        f"{NORMED}run: {{workers: 2, phases: [{{train: '*', steps: 9}}, {{train: head, steps: 9}}]}}",
         BUILD,
     ),
     "0582": Example(

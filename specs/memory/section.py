@@ -32,6 +32,7 @@ from lpc.specs.plan.instructions import (
     Later,
     Lend,
     Load,
+    Norms,
     Offer,
     Offset,
     Only,
@@ -43,6 +44,7 @@ from lpc.specs.plan.instructions import (
     ReduceScatter,
     Repeat,
     Return,
+    Scale,
     Send,
     Shift,
     Update,
@@ -199,10 +201,16 @@ class Walk:
             self.env[value] = [fresh.pop(h.source) if h.source in fresh else h for h in old if h.source in made]
             self.heap.drop_all(held.storage for held in old)
 
-    def clip(self, clip: Clip) -> None:
+    def clip(self, clip: Clip | Scale) -> None:
         sizes, sums = self.collected(clip.gradients)
         sums.append(self.clip_factor(sizes))
         self.replaced(clip.gradients, sizes)
+        self.heap.drop_all(sums)
+
+    def norms(self, norms: Norms) -> None:
+        sizes, sums = self.collected(norms.gradients)
+        widths = {name: WIDTHS[self.types[name].dtype] for name in sizes}
+        self.env[norms.value] = [Held(self.heap.make(w, "norm", TEMPORARY), w, name) for name, w in widths.items()]
         self.heap.drop_all(sums)
 
     def clip_factor(self, names: Iterable[str]) -> Storage:
@@ -404,6 +412,8 @@ HANDLERS: dict[type[Any], Handler] = {
     Accumulate: Walk.accumulate,
     Update: Walk.update,
     Clip: Walk.clip,
+    Norms: Walk.norms,
+    Scale: Walk.clip,
     Write: Walk.write,
     Free: Walk.free,
     Record: Walk.record,

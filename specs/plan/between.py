@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from lpc.specs.plan.instructions import Gather, Lend, Offer, Receive, Reduce, ReduceScatter, Send, word
+from lpc.specs.plan.instructions import (
+    Gather,
+    Lend,
+    Norms,
+    Offer,
+    Receive,
+    Reduce,
+    ReduceScatter,
+    Scale,
+    Send,
+    word,
+)
 from lpc.specs.plan.plan import Program
 from lpc.specs.plan.shards import sharded
 from lpc.specs.plan.values import ANYTHING, Value
@@ -74,6 +85,19 @@ def _parts(checker: Checker, together: ReduceScatter | Gather, names: Sequence[s
             checker.tell("0565", f"`{word(type(together))}` names {found}")
 
 
+def _norms(checker: Checker, norms: Norms) -> None:
+    for name in norms.gradients:
+        checker.use(name, "clip", "`norms`")
+    checker.define(norms.value, Value("norms"))
+
+
+def _scale(checker: Checker, scale: Scale) -> None:
+    for name in scale.gradients:
+        checker.use(name, "clip", "`scale`")
+    for name in scale.norms:
+        checker.use(name, "norms", "`scale`")
+
+
 def _send(checker: Checker, send: Send) -> None:
     checker.use(send.value, "send", "`send`")
 
@@ -92,4 +116,6 @@ BETWEEN: dict[type[Any], Callable[[Any, Any], None]] = {
     ReduceScatter: _reduce,
     Lend: _shards,
     Gather: _shards,
+    Norms: _norms,
+    Scale: _scale,
 }

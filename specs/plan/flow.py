@@ -18,6 +18,7 @@ from lpc.specs.plan.instructions import (
     Gather,
     Instruction,
     Load,
+    Norms,
     Offer,
     Offset,
     Parallel,
@@ -30,6 +31,7 @@ from lpc.specs.plan.instructions import (
     Relax,
     Repeat,
     Return,
+    Scale,
     Send,
     StepVariable,
     Store,
@@ -45,7 +47,9 @@ def made(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Load(values=values) | Call(values=values) | Begin(values=values) | Fetch(values=values):
             return values
-        case Random(value=value) | Weight(value=value) | Receive(value=value) | Gather(value=value):
+        case Random(value=value) | Weight(value=value) | Norms(value=value):
+            return (value,)
+        case Receive(value=value) | Gather(value=value):
             return (value,)
         case Reduce(target=target) | ReduceScatter(target=target):
             return (target,)
@@ -60,6 +64,10 @@ def read(instruction: Instruction) -> tuple[str, ...]:
     match instruction:
         case Call(arguments=values) | Update(gradients=values) | Clip(gradients=values) | Correct(gradients=values):
             return values
+        case Norms(gradients=values):
+            return values
+        case Scale(gradients=values, norms=norms):
+            return (*values, *norms)
         case Reduce(value=value) | ReduceScatter(value=value) | Offer(value=value):
             return (value,)
         case Write(value=value) | Adopt(value=value) | Record(value=value) | Return(value=value) | Send(value=value):

@@ -17,6 +17,7 @@ from lpc.specs.plan.instructions import (
     Lag,
     Later,
     Load,
+    Norms,
     Parallel,
     Part,
     Random,
@@ -29,7 +30,7 @@ from lpc.specs.plan.instructions import (
 
 MAKERS = (
     Load, Random, Call, Part, Every, Repeat, Begin, Relax, Parallel, Due, Fetch, Receive, Later, Reduce, Lag,
-    Gather, ReduceScatter,
+    Gather, ReduceScatter, Norms,
 )  # fmt: skip
 
 

@@ -61,6 +61,23 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Norms:
+    """Take the 2-norm of each of a rank's gradients, of those that are there: `n1 = norms g1, g2`."""
+
+    value: str
+    gradients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Clip a rank's gradients by the norms of all ranks' gradients, in their order: `scale g1, g2 to 1.0 by n0, n1`."""
+
+    gradients: tuple[str, ...]
+    norm: float
+    norms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Write:
     """Write a bundle of buffers into the state: `write u1`."""
 
@@ -339,6 +356,8 @@ Instruction: TypeAlias = (
     | Accumulate
     | Update
     | Clip
+    | Norms
+    | Scale
     | Write
     | Free
     | Record

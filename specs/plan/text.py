@@ -41,6 +41,8 @@ TEMPLATES: dict[str, str] = {
     "accumulate": "accumulate {target} <- {value} * {scale}",
     "update": "update {block} <- {gradients}",
     "clip": "clip {gradients} to {norm}",
+    "norms": "{value} = norms {gradients}",
+    "scale": "scale {gradients} to {norm} by {norms}",
     "write": "write {value}",
     "free": "free {values}",
     "record": "record {metric} {value}",

@@ -18,6 +18,7 @@ TAKES: dict[str, frozenset[str]] = {
     "reduce": frozenset({"gradients"}),
     "update": frozenset({"gradients", "factors"}),
     "clip": frozenset({"gradients"}),
+    "norms": frozenset({"norms"}),
     "correct": frozenset({"gradients"}),
     "offset": frozenset({"gradients"}),
     "part": frozenset({"input", "output"}),
@@ -28,7 +29,7 @@ TAKES: dict[str, frozenset[str]] = {
     "write": frozenset({"buffers"}),
     "record": frozenset({"loss", "metric"}),
     "return": frozenset({"input", "output", "loss", "metric"}),
-    "send": frozenset({"input", "output", "cotangent", "slope", "loss", "metric"}),
+    "send": frozenset({"input", "output", "cotangent", "slope", "loss", "metric", "norms"}),
 }
 OWN = frozenset({"residuals", "target"})  # roles of values that are for kernels of one block
 ANYTHING = "anything"  # the role of what an unknown kernel returns (one mistake is told once), and of what is received

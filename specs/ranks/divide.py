@@ -26,6 +26,7 @@ from lpc.specs.plan.instructions import (
     Free,
     Instruction,
     Load,
+    Norms,
     Only,
     Parallel,
     Part,
@@ -36,6 +37,7 @@ from lpc.specs.plan.instructions import (
     Relax,
     Repeat,
     Return,
+    Scale,
     Send,
     StepVariable,
     Store,
@@ -46,6 +48,7 @@ from lpc.specs.plan.instructions import (
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Program
 from lpc.specs.plan.text import line
+from lpc.specs.ranks.clipping import spread
 from lpc.specs.ranks.pipeline import pipelined
 from lpc.specs.ranks.placement import Placement
 
@@ -85,7 +88,8 @@ class _Divider:
 
     def bodies(self, body: Sequence[Instruction], keep: frozenset[str] = frozenset(), loops: bool = False) -> Bodies:
         """Divide a body, with frees of each rank's own; values in `keep` outlive it."""
-        split = [self.split(instruction) for instruction in body if not isinstance(instruction, Free)]
+        split = [self.split(one) for instruction in body if not isinstance(instruction, Free)
+                 for one in self.spread(instruction, body)]  # fmt: skip
         crossing = self.crossing(split, loops)
         found: Bodies = [[] for _ in range(self.ranks)]
         for index, parts in enumerate(split):
@@ -123,6 +127,10 @@ class _Divider:
                     self.homes[instruction.target] = rank
                 return [instruction if own == rank else None for own in range(self.ranks)]
 
+    def spread(self, instruction: Instruction, body: Sequence[Instruction]) -> Sequence[Instruction]:
+        """Return what stands for an instruction whose values are on several ranks, as far as there is anything."""
+        return spread(instruction, self.homes, body) if isinstance(instruction, Clip) else [instruction]
+
     def rank_of(self, instruction: Instruction) -> int:
         """Return the one rank that an instruction runs on: its block's, else that of what it reads."""
         match instruction:
@@ -134,7 +142,7 @@ class _Divider:
                 return max(self.homes[value], 0)
             case StepVariable(variable=variable):
                 return self.homes[variable]
-            case Clip(gradients=gradients):
+            case Clip(gradients=gradients) | Norms(gradients=gradients) | Scale(gradients=gradients):
                 homes = {self.homes[value] for value in gradients}
             case _ if isinstance(block := getattr(instruction, "block", None), str):
                 rank = self.placement[block]

@@ -64,6 +64,11 @@ SPLIT = {
     "pieces local": (STOP + LOCAL + "run: {microbatches: 2}\n", (2,)),
     "replicas": (SPECS["mixed"] + "run: {replicas: 2, microbatches: 2}\n", (2, 3, 4)),
     "three replicas": (STOP + LOCAL + "run: {replicas: 3, accumulate: 2}\n", (2, 3)),
+    "clipped": (SPECS["supervised"] + "run: {clip: 0.05}\n", (2, 3)),
+    "clipped in turns": (
+        GRADIENT + LOCAL + "run: {clip: 0.05, accumulate: 2, placement: {b1: 0, b2: 1, b3: 0, head: 1}}\n", (2,)
+    ),
+    "clipped backprop in pieces": (SPECS["backprop"] + "run: {clip: 0.05, microbatches: 3, replicas: 2}\n", (2, 4)),
     "replicas direct": (SPECS["direct"] + "run: {replicas: 2}\n", (4,)),
 }
 CHAIN = """\

@@ -13,7 +13,20 @@ from lpc.cli import main
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.memory.prediction import predict
 from lpc.specs.model import Spec
-from lpc.specs.plan.instructions import Adopt, Call, Instruction, Later, Random, Record, Reduce, Send, Update, Write
+from lpc.specs.plan.instructions import (
+    Adopt,
+    Call,
+    Clip,
+    Instruction,
+    Later,
+    Random,
+    Record,
+    Reduce,
+    Scale,
+    Send,
+    Update,
+    Write,
+)
 from lpc.specs.plan.parse import parse
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.text import sections_of
@@ -166,10 +179,11 @@ def test_one_rank_is_the_plan_itself() -> None:
     assert only.program.step == plan.data.program.step
 
 
-def test_the_whole_norm_needs_all_gradients() -> None:
-    text = NET + SPECS["supervised"] + "run: {clip: 1.0}\n"
-    plan = lpc.build(text)
-    with pytest.raises(lpc.LpcError, match="cannot be divided: it takes values of ranks 0, 1"):
-        rank_plans(plan.data, plan.spec, 2)
-    with pytest.raises(lpc.LpcError, match="LPC0581"):
-        lpc.build(text.replace("clip: 1.0", "clip: 1.0, workers: 2"))
+def test_the_whole_norm_is_put_together_from_those_of_ranks() -> None:
+    plan = lpc.build(NET + SPECS["supervised"] + "run: {clip: 1.0}\n")
+    (clip,) = [i for i in plan.data.program.step if isinstance(i, Clip)]
+    found = rank_plans(plan.data, plan.spec, 2)
+    scales = [one for own in found for one in own.program.step if isinstance(one, Scale)]
+    assert {value for one in scales for value in one.gradients} == set(clip.gradients)
+    assert scales[0].norms == scales[1].norms
+    assert not any(isinstance(one, Clip) for own in found for one in own.program.step)
