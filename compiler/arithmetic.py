@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 # Operators whose result follows from the two expressions alone, and not from the range that a symbol is known to have.
 OPERATORS = ("add", "sub", "mul", "eq", "ne", "ge", "gt", "le", "lt", "and_", "or_", "sym_max", "sym_min")
 
-CHANGED = (*OPERATORS, "expr", "maybe_as_int")
+CHANGED = (*OPERATORS, "expr", "maybe_as_int", "wrap_int")
 PARTS = {"expr", "shape_env", "pytype", "hint", "optimized_summation"}  # of a node, from which it is made anew
 
 Operator = Callable[[SymNode, SymNode], SymNode]
@@ -38,6 +38,7 @@ def remembering() -> Iterator[None]:
         setattr(_node, name, _remembered(name, before[name]))
     _node.expr = _expression(before["expr"])
     _node.maybe_as_int = _number(before["maybe_as_int"])
+    _node.wrap_int = _wrapped(before["wrap_int"])
     try:
         yield
     finally:
@@ -56,10 +57,11 @@ def _remembered(name: str, operator: Operator) -> Operator:
         alike = isinstance(other, SymNode) and other.shape_env is one.shape_env
         if known is None or not alike or get_proxy_mode() is not None:
             return operator(one, other)
-        key = (name, _value(one), _value(other))
-        if key not in known:
-            known[key] = operator(one, other)
-        return _copy(known[key])
+        key = (name, *_value(one), *_value(other))
+        found = known.get(key)
+        if found is None:
+            found = known[key] = operator(one, other)
+        return _copy(found)
 
     remembered.remembers = True  # type: ignore[attr-defined]
     return remembered
@@ -71,7 +73,22 @@ def _value(node: SymNode) -> tuple[object, ...]:
 
 
 def _copy(node: SymNode) -> SymNode:
-    return SymNode(node._expr, node.shape_env, node.pytype, node._hint, optimized_summation=node._optimized_summation)
+    made = object.__new__(SymNode)
+    made.__dict__.update(node.__dict__)
+    return made
+
+
+def _wrapped(plain: Callable[[SymNode, int], SymNode]) -> Callable[[SymNode, int], SymNode]:
+    def wrapped(node: SymNode, number: int) -> SymNode:
+        known = _known(node.shape_env)
+        if known is None:
+            return plain(node, number)
+        found = known.get(("int", number))
+        if found is None:
+            found = known["int", number] = plain(node, number)
+        return _copy(found)
+
+    return wrapped
 
 
 def _expression(plain: Any) -> Any:

@@ -29,8 +29,7 @@ def is_unmarked(environment: ShapeEnv) -> bool:
 def unassuming() -> Iterator[None]:
     """Let torch look at lengths, inside the block, to choose how it would convolve, and assume nothing of them.
 
-    It is a matter of speed and of the layout in memory, and would mark the environment of every convolution. Not for
-    what becomes a kernel: with `B < 16` torch leaves out slices of the whole batch, and plans would change.
+    It is a matter of speed and of the layout in memory, and would mark the environment of every convolution.
     """
     torch_: Any = torch._C
     plain = torch_._select_conv_backend

@@ -20,6 +20,9 @@ IN_PLACE = {
 }  # fmt: skip
 REDUCTIONS = {1: aten.mean.default, 2: aten.sum.default}
 
+# Views that are their source where they have its shape; a slice, where it leaves out nothing between.
+VIEWS = {aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.slice.Tensor}
+
 # Operators that return their first argument unchanged in a graph without mutation.
 IDENTITIES = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
 
@@ -87,7 +90,7 @@ def _is_plain_clone(node: fx.Node) -> bool:
 
 
 def _is_same_view(node: fx.Node) -> bool:
-    if node.target not in (aten.view.default, aten.expand.default, aten._unsafe_view.default):
+    if node.target not in VIEWS or (node.target is aten.slice.Tensor and _step(node) != 1):
         return False
     source = node.args[0]
     if not isinstance(source, fx.Node) or "val" not in source.meta:
@@ -96,6 +99,10 @@ def _is_same_view(node: fx.Node) -> bool:
     return before.dim() == after.dim() and all(
         _text(a) == _text(b) for a, b in zip(before.shape, after.shape, strict=True)
     )
+
+
+def _step(piece: fx.Node) -> object:
+    return piece.args[4] if len(piece.args) > 4 else piece.kwargs.get("step", 1)
 
 
 def _text(size: object) -> str:

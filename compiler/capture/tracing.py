@@ -26,6 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lpc.compiler.blocks import expression_of
 from lpc.compiler.capture.functional import Functional
 from lpc.compiler.capture.lengths import Lengths, symbols_of
+from lpc.compiler.capture.unread import unread
+from lpc.compiler.environments import unassuming
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
 # Every symbolic length gets a hint of its own; equal hints mean the same symbol ("duck shaping").
@@ -68,7 +70,7 @@ def trace_function(
         fakes = [_fake(mode, a, hints, device, i) for i, a in enumerate(arguments)]
         symbols = _symbols(fakes, arguments)
         # The Python dispatcher keeps operators symbolic whose C++ kernels would hold a length fast, such as padding.
-        with mode, attention, enable_python_dispatcher(), _plain_recurrence():
+        with mode, attention, enable_python_dispatcher(), _plain_recurrence(), unassuming(), unread():
             graph_module = make_fx(_functional(function), tracing_mode="real")(*fakes)
         _check_lengths(mode, symbols)
     return TracedFunction(graph_module.graph, symbols)

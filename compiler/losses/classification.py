@@ -72,7 +72,7 @@ def _correct(sight: Sight, options: Options, top: int) -> Tensor:
     ignored = int(options.get("ignore_index", -100))
     scores, labels = align(sight, int(options.get("shift", 0)))
     best = scores.topk(top, dim=-1).indices if top > 1 else scores.argmax(-1, keepdim=True)
-    hits = (best == labels[:, None]).any(-1).to(torch.float32)
+    hits = (best == labels.unsqueeze(1)).any(-1).to(torch.float32)
     if sight.truth.dim() == 1 and ignored < 0:
         return hits.mean()
     counted = (labels != ignored).to(torch.float32)

@@ -44,6 +44,7 @@ def test_what_is_remembered_is_what_torch_gives() -> None:
         assert texts(first, second) == plain
         assert texts(first, second) == plain
         assert (first * 3).node is not (first * 3).node  # which tracing would take for one length
+        assert first.node.wrap_int(4) is not first.node.wrap_int(4)
     assert is_unmarked(environment)
     assert texts(first, second) == plain
 
@@ -54,6 +55,8 @@ def test_numbers_stay_numbers() -> None:
         for _ in range(2):
             assert (first - first + 3).node.maybe_as_int() == 3
             assert (first + 3).node.maybe_as_int() is None
+            assert first.node.wrap_int(3).maybe_as_int() == 3  # beside sums that are known to come to 3
+            assert first.node.wrap_int(3).constant == 3
 
 
 def test_nothing_is_remembered_of_lengths_that_are_held_fast() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -87,6 +88,18 @@ def test_graphs_are_those_of_torch(tools: Any, name: str, monkeypatch: pytest.Mo
         torch.testing.assert_close(value, right, rtol=1e-14, atol=1e-14)
     monkeypatch.setattr(tracing, "Functional", FunctionalTensorMode)
     assert written == lines(tools.trace(function, ("B", 6)).graph)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_graphs_are_the_same_with_what_is_not_written_down(
+    tools: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tools.trace(FUNCTIONS[name], ("B", 6)).graph
+    assert not any(node.meta.get("tensor_meta") for node in graph.nodes)
+    monkeypatch.setattr(tracing, "unread", nullcontext)
+    noted = tools.trace(FUNCTIONS[name], ("B", 6)).graph
+    assert any(node.meta.get("tensor_meta") for node in noted.nodes)
+    assert lines(graph) == lines(noted)
 
 
 def test_a_tensor_cut_from_autograd_has_no_node(tools: Any) -> None:

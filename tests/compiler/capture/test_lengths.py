@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
@@ -42,6 +43,19 @@ def test_what_one_trace_assumes_the_next_does_not_know() -> None:
     assert "mul" in before
     assert "add" in graph(assuming)
     assert graph(small_known) == before
+
+
+def convolved(x: Tensor) -> list[Tensor]:
+    return [F.conv1d(x[:, None], x.new_ones(1, 1, 3)).relu()]
+
+
+def test_a_convolution_assumes_nothing() -> None:
+    """Torch chooses how to convolve by comparing the batch with 16, which excludes nothing."""
+    with symbols_of(LENGTHS) as before:
+        pass
+    assert "convolution" in graph(convolved)
+    with symbols_of(LENGTHS) as after:
+        assert after is before
 
 
 def test_a_trace_that_fails_gives_nothing_back() -> None:
