@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +36,20 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Calla
             if not path.exists():
                 build().save(path)
         return lpc.load(path)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[Any], lpc.Plan]:
+    """Return the plan of a spec, built once in this process: plans are data, and no test changes one."""
+    known: dict[str, lpc.Plan] = {}
+
+    def plan(spec: Any) -> lpc.Plan:
+        text = spec if isinstance(spec, str) else json.dumps(spec)
+        if text not in known:
+            known[text] = lpc.build(spec)
+        return known[text]
 
     return plan
 

@@ -30,10 +30,10 @@ def spec(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(spec: Path, tmp_path: Path) -> Path:
+def planned(spec: Path, tmp_path: Path, built: Callable[[str], api.Plan]) -> Path:
     """A plan of that spec, in a folder."""
     path = tmp_path / "built.plan"
-    api.build(spec).save(path)
+    built(spec.read_text()).save(path)
     return path
 
 
@@ -148,44 +148,44 @@ def test_build_inspect_verify_run(lpc: Command, spec: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("form", "start"), [("dot", "digraph"), ("graphml", "<graphml"), ("json", "{"), ("svg", "<svg")]
 )
-def test_inspect_prints_the_partition(lpc: Command, built: Path, form: str, start: str) -> None:
-    shown = lpc("inspect", built, "--graph", form)
+def test_inspect_prints_the_partition(lpc: Command, planned: Path, form: str, start: str) -> None:
+    shown = lpc("inspect", planned, "--graph", form)
     assert shown.code == 0
     assert start in shown.out[:60]
     assert "fc1" in shown.out
 
 
-def test_inspect_predicts_memory(lpc: Command, built: Path) -> None:
-    shown = lpc("inspect", built, "--memory", "--batch", "32").out
+def test_inspect_predicts_memory(lpc: Command, planned: Path) -> None:
+    shown = lpc("inspect", planned, "--memory", "--batch", "32").out
     assert shown.split()[:4] == ["block", "parameters", "gradients", "optimizer"]
     assert "with B = 32: " in shown
     assert "alive then: " in shown
-    told = json.loads(lpc("inspect", built, "--memory", "--json", "--length", "T=3").out)
-    plan = api.load(built)
+    told = json.loads(lpc("inspect", planned, "--memory", "--json", "--length", "T=3").out)
+    plan = api.load(planned)
     assert told["total"] == plan.memory(lengths={"T": 3}).total
     assert told["lengths"] == {"B": plan.spec.batch_size, "T": 3}
     assert [block["block"] for block in told["blocks"]] == list(plan.partition)
 
 
 @pytest.mark.parametrize("options", [["--batch", "3"], ["--flow", "--length", "T"], ["--memory", "--length", "T=0"]])
-def test_options_of_memory_are_told(lpc: Command, built: Path, options: list[str]) -> None:
-    refused = lpc("inspect", built, *options)
+def test_options_of_memory_are_told(lpc: Command, planned: Path, options: list[str]) -> None:
+    refused = lpc("inspect", planned, *options)
     assert refused.code == 2
     assert "LPC0705" in refused.err
 
 
-def test_run_measures_memory(lpc: Command, built: Path) -> None:
-    ran = lpc("run", built, "--out", "here", "--device", "cpu", "--memory")
+def test_run_measures_memory(lpc: Command, planned: Path) -> None:
+    ran = lpc("run", planned, "--out", "here", "--device", "cpu", "--memory")
     assert re.search(r"peak memory of a step: measured (.*), predicted \1 \(\+0.0 %\)", ran.out)
 
 
-def test_failed_build_leaves_the_plan_that_was_there(lpc: Command, spec: Path, built: Path) -> None:
-    before = {path: path.read_bytes() for path in built.rglob("*") if path.is_file()}
+def test_failed_build_leaves_the_plan_that_was_there(lpc: Command, spec: Path, planned: Path) -> None:
+    before = {path: path.read_bytes() for path in planned.rglob("*") if path.is_file()}
     spec.write_text(SPEC.replace("out: linear(10)", "out: conv(10, 3)"))
-    refused = lpc("build", spec, "-o", built)
+    refused = lpc("build", spec, "-o", planned)
     assert refused.code == 2
     assert str(spec) in refused.err
-    assert before == {path: path.read_bytes() for path in built.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in planned.rglob("*") if path.is_file()}
 
 
 def test_run_builds_a_spec_first(lpc: Command, spec: Path, tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_run_builds_a_spec_first(lpc: Command, spec: Path, tmp_path: Path) -> No
     assert (tmp_path / "runs" / "starter" / "summary.json").exists()
 
 
-def test_damaged_plan_is_told_with_its_file(lpc: Command, built: Path) -> None:
-    victim = max(built.rglob("*.json"), key=lambda path: path.stat().st_size)
+def test_damaged_plan_is_told_with_its_file(lpc: Command, planned: Path) -> None:
+    victim = max(planned.rglob("*.json"), key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(bytes(data))
     for command in ("inspect", "verify", "run"):
-        refused = lpc(command, built)
+        refused = lpc(command, planned)
         assert refused.code == 2
         assert victim.name in refused.err
         assert "Traceback" not in refused.err

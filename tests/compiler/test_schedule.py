@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ LAYERS = [
 
 
 def plan(links: Any, *rules: dict[str, Any], **run: Any) -> lpc.Plan:
-    return lpc.build(
+    return made(json.dumps(
         {
             "network": {"inputs": {"x": [4]}, "layers": LAYERS},
             "data": None,
@@ -36,7 +38,13 @@ def plan(links: Any, *rules: dict[str, Any], **run: Any) -> lpc.Plan:
             ],
             "run": {"target": "cpu", **run},
         }
-    )
+    ))  # fmt: skip
+
+
+@cache
+def made(text: str) -> lpc.Plan:
+    """The plan of a spec in JSON, built once."""
+    return lpc.build(json.loads(text))
 
 
 def order(built: lpc.Plan) -> list[str]:

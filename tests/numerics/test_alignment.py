@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ LAYERS = [{"w1": "linear(5)"}, {"a1": "relu"}, {"w2": "linear(4)"}, {"a2": "tanh
 HIDDEN = ["w1", "w2"]
 
 
+@cache
 def plan(estimator: str, links: str = "gradient") -> lpc.Plan:
     return lpc.build({
         "network": {"inputs": {"x": [4]}, "layers": LAYERS},

@@ -103,14 +103,14 @@ def by_hand(state: State, batch: Mapping[str, Tensor]) -> tuple[dict[str, float]
     return losses | {"readout": loss.item()}, gradients
 
 
-def test_two_views_through_local_heads() -> None:
+def test_two_views_through_local_heads(built: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 2, 1, 1, 0])
     batch = {
         "image": torch.randn(2 * SAMPLES, 3, 4, 4, generator=generator, dtype=torch.float64),
         "label": torch.cat([labels, labels]),
     }
-    t = lpc.Trainer(lpc.build(spec()), device="cpu")
+    t = lpc.Trainer(built(spec()), device="cpu")
     losses, gradients = by_hand(t.state_dict(), batch)
     found = t.gradients(batch)
     assert set(found) == set(gradients)
@@ -157,9 +157,9 @@ def two_views() -> dict[str, Tensor]:
     return {"image": image, "label": torch.arange(2 * SAMPLES) % SAMPLES % 3}
 
 
-def test_estimates_of_views_that_share_noise_are_unbiased(hand: Any) -> None:
+def test_estimates_of_views_that_share_noise_are_unbiased(hand: Any, built: Any) -> None:
     """Each view earns from its own loss alone, whose keys are constants: that another one moves does not matter."""
-    plan, exact = lpc.build(perturbed(noise="views")), lpc.Trainer(lpc.build(spec()), device="cpu")
+    plan, exact = built(perturbed(noise="views")), lpc.Trainer(built(spec()), device="cpu")
     t, batch = lpc.Trainer(plan, device="cpu"), two_views()
     exact.load_state_dict(t.state_dict())
     found, wanted = hand.expectation(plan, t, batch), exact.gradients(batch)
@@ -170,9 +170,9 @@ def test_estimates_of_views_that_share_noise_are_unbiased(hand: Any) -> None:
     assert lpc.verify(plan).ok
 
 
-def test_the_second_view_sees_the_noise_of_the_first() -> None:
+def test_the_second_view_sees_the_noise_of_the_first(built: Any) -> None:
     batch, generator = two_views(), torch.Generator().manual_seed(2)
-    plan = lpc.build(perturbed(noise="views"))
+    plan = built(perturbed(noise="views"))
     t, sites = lpc.Trainer(plan, device="cpu"), plan.data.program.noise
     shapes = {site: [2 * SAMPLES, *map(int, n.type.shape[1:])] for site, n in sites.items()}
     drawn = {site: torch.randn(s, generator=generator, dtype=torch.float64) for site, s in shapes.items()}

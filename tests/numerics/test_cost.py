@@ -35,8 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_step_costs_what_torch_counts(name: str) -> None:
-    plan = lpc.build(CASES[name])
+def test_a_step_costs_what_torch_counts(name: str, built: Any) -> None:
+    plan = built(CASES[name])
     batch = {"x": torch.randn(4, 3, 9, 9), "label": torch.zeros(4, dtype=torch.int64)}
     trainer = lpc.Trainer(plan, device="cpu")
     with FlopCounterMode(display=False) as counter:
@@ -47,22 +47,22 @@ def test_a_step_costs_what_torch_counts(name: str) -> None:
     assert set(found.blocks) == set(plan.partition)
 
 
-def test_what_runs_seldom_counts_less() -> None:
+def test_what_runs_seldom_counts_less(built: Any) -> None:
     plans = {
-        period: lpc.build(
+        period: built(
             spec(CONVOLUTIONS, learn=[{**GREEDY[0], "correct": f"bp_offset(period={period}, alpha=0.5)"}])
         ).cost(batch=4)
         for period in (1, 10)
     }
-    without = lpc.build(CASES["convolutions"]).cost(batch=4).flops
+    without = built(CASES["convolutions"]).cost(batch=4).flops
     assert plans[10].flops - without == pytest.approx((plans[1].flops - without) / 10, abs=1)  # rounded
 
 
-def test_traffic_is_what_crosses() -> None:
-    plan = lpc.build(CASES["convolutions"])
+def test_traffic_is_what_crosses(built: Any) -> None:
+    plan = built(CASES["convolutions"])
     crossing = sum(t["bytes"] for _, _, edge in plan.partition.edges(data=True) for t in edge["tensors"])
     assert plan.cost(batch=4).traffic == 4 * crossing
-    assert lpc.build(CASES["backprop"]).cost(batch=4).traffic == 8 * crossing
+    assert built(CASES["backprop"]).cost(batch=4).traffic == 8 * crossing
 
 
 @pytest.mark.parametrize(("groups", "transposed"), [(1, False), (1, True), (2, False), (4, True)])

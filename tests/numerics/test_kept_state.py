@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ run: {dtype: float64, epochs: 1}
 """
 
 
+@cache
 def build(optimizer: str, more: str = "") -> lpc.Plan:
     return lpc.build(SPEC.replace("LINK", f"optimizer={optimizer}, steps={STEPS}, state=persistent{more}"))
 

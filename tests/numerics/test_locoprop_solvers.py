@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def plan(
     outputs: int = 5, more: tuple[dict[str, Any], ...] = (), batch: int = 8, links: Any = None,
 ) -> lpc.Plan:  # fmt: skip
     classes = loss.startswith("cross_entropy")
-    return lpc.build(
+    return made(json.dumps(
         {
             "network": {"inputs": {"x": {"shape": [inputs], "dtype": "float64"}}, "layers": layers},
             "data": None,
@@ -38,7 +39,13 @@ def plan(
             "learn": [{"blocks": "*", **({} if links else OWN), "optimizer": "sgd(lr=0.02)", **rule}, *more],
             "run": {"dtype": "float64", "target": "cpu"},
         }
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+@cache
+def made(text: str) -> lpc.Plan:
+    """The plan of a spec in JSON, built once."""
+    return lpc.build(json.loads(text))
 
 
 def layer(rule: dict[str, Any], rows: int = 8, **more: Any) -> tuple[Tensor, Tensor]:

@@ -58,10 +58,10 @@ def wrong(scores: Tensor, label: int, u: float) -> int:
 
 
 @pytest.mark.parametrize("predict", ["readout(digits)", "goodness(skip=0)"])
-def test_a_step_draws_from_what_it_predicts(predict: str) -> None:
+def test_a_step_draws_from_what_it_predicts(predict: str, built: Any) -> None:
     """The same gradients as of a batch whose negatives were made by hand from `Trainer.predict`."""
-    trainer = lpc.Trainer(lpc.build(spec("hard", predict)), device="cpu")
-    plain = lpc.Trainer(lpc.build(spec("wrong_label", predict)), device="cpu")
+    trainer = lpc.Trainer(built(spec("hard", predict)), device="cpu")
+    plain = lpc.Trainer(built(spec("wrong_label", predict)), device="cpu")
     batch = sample()
     for _ in range(3):
         half = len(batch["label"]) // 2
@@ -105,16 +105,16 @@ def test_a_certain_network_still_has_wrong_classes() -> None:
 
 
 @pytest.mark.parametrize("predict", ["readout(digits)", "goodness(skip=1)"])
-def test_verified(predict: str) -> None:
-    report = lpc.verify(lpc.build(spec("hard", predict)))
+def test_verified(predict: str, built: Any) -> None:
+    report = lpc.verify(built(spec("hard", predict)))
     assert report.ok
     assert report.worst < 1e-12
 
 
-def test_runs_and_evaluates_with_any_wrong_label() -> None:
+def test_runs_and_evaluates_with_any_wrong_label(built: Any) -> None:
     """Evaluation compares with the data's own negatives, so that it does not depend on the readout."""
-    trainer = lpc.Trainer(lpc.build(spec("hard")), device="cpu")
-    plain = lpc.Trainer(lpc.build(spec("wrong_label")), device="cpu")
+    trainer = lpc.Trainer(built(spec("hard")), device="cpu")
+    plain = lpc.Trainer(built(spec("wrong_label")), device="cpu")
     assert trainer.evaluate("test") == plain.evaluate("test")
     assert trainer.fit()["steps"] == 3
 

@@ -95,8 +95,8 @@ CASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_estimates_are_verified(case: str) -> None:
-    plan = lpc.build(CASES[case])
+def test_estimates_are_verified(case: str, built: Any) -> None:
+    plan = built(CASES[case])
     report = lpc.verify(plan)
     assert report.ok, report
     assert set(report.gradients) == {n for n, e in plan.data.program.state.items() if e.kind == "parameter"}
@@ -196,11 +196,11 @@ def test_a_changed_kernel_is_found(plans: dict[str, lpc.Plan], name: str, change
     assert {n for n, error in report.gradients.items() if error > 1e-3} == {"w1.weight", "w1.bias"}
 
 
-def test_the_report_tells_what_is_biased(plans: dict[str, lpc.Plan]) -> None:
+def test_the_report_tells_what_is_biased(plans: dict[str, lpc.Plan], built: Any) -> None:
     assert lpc.verify(plans["forward"]).estimators["w1"].startswith("unbiased; ")
     assert "out" not in lpc.verify(plans["forward"]).estimators
-    within = lpc.verify(lpc.build(spec(NORMED, STOP, forward("w1")))).estimators
+    within = lpc.verify(built(spec(NORMED, STOP, forward("w1")))).estimators
     assert "biased because batch statistics couple the samples" in within["w1"]
-    ahead = lpc.verify(lpc.build(CASES["batch norm and dropout"])).estimators
+    ahead = lpc.verify(built(CASES["batch norm and dropout"])).estimators
     assert "biased because batch statistics of `w2` couple the samples" in ahead["w1"]
     assert ahead["w2"].startswith("unbiased; ")

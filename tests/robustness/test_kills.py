@@ -56,8 +56,9 @@ run:
   early_stop: patience(3, metric=loss, min_delta=0.1)
 """
 
-# Imports once, then runs each command in a fork of itself. A fork can be told to kill itself at its n-th operation
-# on files under a folder, or to find no room for files beyond a size; how many such operations it did is reported.
+# Imports and builds once (what a build learns of torch's operators is kept by its process), then runs each
+# command in a fork of itself. A fork can be told to kill itself at its n-th operation on files under a folder, or
+# to find no room for files beyond a size; how many such operations it did is reported.
 SERVER = """
 import json, os, resource, signal, sys
 import sklearn.datasets
@@ -85,6 +86,7 @@ def command(arguments, log, folder, die_at, by, room):
         os.write(report[1], str(count).encode())
         os._exit(left.code or 0)
 
+lpc.build(sys.argv[1])
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.scandir", "os.listdir"}
 print("ready", flush=True)
 for line in sys.stdin:
@@ -115,7 +117,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        line = [sys.executable, "-c", SERVER]
+        line = [sys.executable, "-c", SERVER, SPEC]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=folder)
         assert self._read() == "ready"
