@@ -196,6 +196,10 @@ def run(
     ] = None,
     restarts: Annotated[int, typer.Option(metavar="N", min=0, help="how often dead workers are started again")] = 20,
     patience: Annotated[float, typer.Option(metavar="SECONDS", help="how long a silent worker is waited for")] = 600.0,
+    keep: Annotated[
+        int,
+        typer.Option(metavar="MIB", min=0, help="of what a worker has sent, so that one that dies goes on alone"),
+    ] = 512,
     replay: Annotated[
         Path | None,
         typer.Option(metavar="ORDER", help="the order.jsonl of a run with `staleness`: do the same, in one process"),
@@ -213,7 +217,7 @@ def run(
     written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
     folder = out or Path("runs", plan.spec.name if replay is None else f"{plan.spec.name}.replay")
-    how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience)
+    how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience, keep)
     with located(plan, source, written):
         launched = None if replay is not None else parallel.launch(plan, how, workers, restarts)
         summary = parallel.fit(plan, how, replay) if launched is None else launched

@@ -31,12 +31,13 @@ class Fit:
     memory: bool
     trace: bool
     patience: float
+    keep: int  # MiB
 
     def options(self) -> list[str]:
         """Return them as options of the command, for workers."""
         flags = {"--resume": self.resume, "--tensorboard": self.tensorboard, "--trace": self.trace}
         values = ["--out", str(self.folder), "--device", self.device, "--patience", str(self.patience)]
-        return [*values, *(flag for flag, given in flags.items() if given)]
+        return [*values, "--keep", str(self.keep), *(flag for flag, given in flags.items() if given)]
 
 
 def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[str, Any] | None:
@@ -59,7 +60,7 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     plan.save(how.folder / PLAN)
     command = ["-m", "lpc", "run", str(how.folder / PLAN), *how.options()]
     again = () if how.resume else ("--resume",)
-    supervisor = Supervisor(command, asked, how.folder / LOGS, restarts, again)
+    supervisor = Supervisor(command, asked, how.folder / LOGS, restarts, again, patience=how.patience)
     ended = supervisor.run()
     if ended.code:
         raise typer.Exit(ended.code)
@@ -95,7 +96,7 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
     from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE
 
     try:
-        worker = join(plan.data, how.device, patience=how.patience)
+        worker = join(plan.data, how.device, patience=how.patience, kept=how.keep * 2**20)
         reporter = default_reporter() if worker.transport.rank == 0 else None
         summary = worker.fit(
             how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace

@@ -83,6 +83,8 @@ class Rival:
         from torch import nn
         from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
+        store = transport.meeting.store.clone().part("rival")
+        torch.distributed.init_process_group("gloo", store=store, rank=transport.rank, world_size=transport.size)
         self.transport, share = transport, BLOCKS // transport.size
         layers = [layer for _ in range(share) for layer in (nn.Linear(width, width), nn.Tanh())]
         self.module = nn.Sequential(*layers)

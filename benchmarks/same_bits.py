@@ -27,6 +27,7 @@ import lpc
 from lpc.runtime.trainer import Trainer
 from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.join import meet
+from lpc.runtime.workers.meeting import Meeting
 from lpc.runtime.workers.supervisor import Supervisor
 from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
@@ -118,8 +119,7 @@ def work(root: Path, turn: int) -> None:
     """What each process does: its part of every plan that is there, one after another."""
     size, acts = TURNS[turn]
     rank = int(os.environ.get("RANK", "0"))
-    if size > 1:
-        meet(rank, size, PATIENCE)
+    store = meet(rank, size, PATIENCE).store if size > 1 else None
     for path in sorted(root.glob("*/it.plan"), key=lambda path: int(path.parent.name)):
         plan = lpc.load(path)
         plans = rank_plans(plan.data, plan.spec, size)
@@ -128,20 +128,10 @@ def work(root: Path, turn: int) -> None:
             if size == 1:
                 run(Trainer, (plan.data, "cpu"), folder, origin)
                 continue
-            transport = Gloo(edges_of(plans), torch.device("cpu"), PATIENCE, max(ROOM, room_of(plans)))
+            meeting = Meeting(store.part(f"{path.parent.name} {name}"), rank, size)
+            transport = Gloo(edges_of(plans), torch.device("cpu"), meeting, PATIENCE, max(ROOM, room_of(plans)))
             run(Worker, (plan.data, plans, transport, "cpu"), folder, origin)
-            _close(transport)
-    if size > 1:
-        torch.distributed.destroy_process_group()
-
-
-def _close(transport: Gloo) -> None:
-    """Leave the plan's edges, and stay in the group of all."""
-    for outgoing in transport.out.values():
-        outgoing.end(transport.patience)
-    for incoming in transport.incoming.values():
-        incoming.thread.join(transport.patience)
-    transport.exchange(None)
+            transport.close()
 
 
 def compared(folder: Path, wanted: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.files import leftovers, write_atomically
 
 SUMMARY = "summary.json"
+STARTING = Stamp(-1, 0, "the start of the run")
 
 
 def fit(
@@ -97,10 +99,11 @@ class _Run:
         self.base = 0.0
         if self.folder is not None:
             if self.leads:
-                self.tidy(self.folder, resume)
-            self.engine.transport.exchange(None, Stamp(-1, 0, "the start of the run"))
+                self.sweep(self.folder)
+            self.engine.transport.lead(partial(self.tidy, self.folder, resume), STARTING)
             if resume and pieces.exists(self.folder / LAST):
                 self.restore(self.folder / LAST)
+            self.stand(self.folder)
         self.journal = Journal(self.folder if self.leads else None, self.progress.step, tensorboard)
         self.engine.steps_done = self.progress.step
         if self.engine.pace is not None:
@@ -109,12 +112,16 @@ class _Run:
         self.announce()
         self.started = time.perf_counter()
 
-    def tidy(self, folder: Path, resume: bool) -> None:
-        """Make the folder, and remove what an earlier run left that was killed while it wrote, or is not continued."""
+    def sweep(self, folder: Path) -> None:
+        """Make the folder, and remove what this rank left when it was killed while it wrote."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (LAST, BEST, SUMMARY, FILE, ORDER):
+        manifests = (pieces.manifest_of(folder / name).name for name in (LAST, BEST))
+        for name in (LAST, BEST, SUMMARY, FILE, ORDER, *manifests):
             for torn in leftovers(folder / name):
                 torn.unlink(missing_ok=True)
+
+    def tidy(self, folder: Path, resume: bool) -> None:
+        """Remove what an earlier run left that is not continued."""
         if not resume or not pieces.exists(folder / LAST):
             for stale in (LAST, BEST):
                 pieces.remove(folder / stale)
@@ -136,6 +143,21 @@ class _Run:
         recorded = self.engine.machine.recorded if self.engine.keeps else frozenset()
         totals = {name: total.to(device) for name, total in found.part("meter.").items() if name in recorded}
         self.window.totals, self.window.weights = totals, {name: self.progress.weights[name] for name in totals}
+
+    def stand(self, folder: Path) -> None:
+        """Go on from here: with what a process knew whose place this one takes, or as one that others may replace."""
+        transport, step = self.engine.transport, self.progress.step
+        known = transport.remembered(step)
+        if known is None:
+            transport.remember(step, self.known())
+        else:
+            self.window.load(known["window"], self.engine.device)
+            self.latest = known["latest"]
+        transport.commit(step, partial(pieces.sweep, folder / LAST), STARTING)
+
+    def known(self) -> dict[str, Any]:
+        """Return what is in no checkpoint, or is this rank's alone: what it has measured since the last log point."""
+        return {"window": self.window.portable(), "latest": self.latest}
 
     @property
     def over(self) -> bool:
@@ -227,7 +249,12 @@ class _Run:
         self.progress.weights = dict(self.window.weights)
         path, engine = self.folder / name, self.engine
         if engine.transport.size > 1:
-            pieces.write(path, self.plan, engine.machine, self.progress, self.window, engine.transport, engine.keeps)
+            if name == LAST:
+                engine.transport.remember(self.progress.step, self.known())
+            pieces.write(
+                path, self.plan, engine.machine, self.progress, self.window, engine.transport, engine.keeps,
+                commits=name == LAST,
+            )
             return
         checkpoint.write(path, self.plan, engine.machine, self.progress, self.window.totals)
         if pieces.manifest_of(path).exists():  # of several ranks, and older

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Sums = dict[str, tuple[Tensor, float]]  # metric -> sum and weight
+Sums = Mapping[str, Sequence[float]]  # metric -> sum and weight
 LARGEST = 700.0  # exp of more is no float
 
 
@@ -54,7 +54,12 @@ class Meter:
 
     def portable(self) -> Sums:
         """Return all sums, as they can be sent to another process."""
-        return {metric: (total.cpu(), self.weights[metric]) for metric, total in self.totals.items()}
+        return {metric: (total.item(), self.weights[metric]) for metric, total in self.totals.items()}
+
+    def load(self, sums: Sums, device: torch.device) -> None:
+        """Go on from sums of an earlier process."""
+        self.totals = {m: torch.tensor(s[0], dtype=torch.float64, device=device) for m, s in sums.items()}
+        self.weights = {metric: weight for metric, (_, weight) in sums.items()}
 
     def joined(self, parts: Iterable[Sums]) -> Meter:
         """Return a meter with the sums of several, metrics in the order of `kinds`."""
@@ -62,7 +67,7 @@ class Meter:
         for metric in self.kinds:
             own = [part[metric] for part in everything if metric in part]
             if own:
-                found.totals[metric] = torch.stack([total for total, _ in own]).sum()
+                found.totals[metric] = torch.tensor([total for total, _ in own], dtype=torch.float64).sum()
                 found.weights[metric] = sum(weight for _, weight in own)
         return found
 

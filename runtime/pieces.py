@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,18 @@ def manifest_of(path: Path) -> Path:
 
 
 def write(
-    path: Path, plan: str, machine: Machine, progress: Progress, meter: Meter, transport: Transport, keeps: bool = True
+    path: Path, plan: str, machine: Machine, progress: Progress, meter: Meter, transport: Transport, keeps: bool = True,
+    commits: bool = False,
 ) -> None:
     """Write this rank's blocks, if it `keeps` them, and its parts of others; rank 0 then writes the manifest.
 
-    What is old is removed.
+    What is old is removed. `commits`: all ranks go on from here when one dies. Files that a process wrote whose place
+    this one takes are there.
     """
     folder = _folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    for block, own in _by_block(machine, transport.rank == 0, keeps).items():
+    for block, own in {} if transport.answered else _by_block(machine, transport.rank == 0, keeps).items():
         header = {"numbers": own.numbers, **({"whole": own.whole} if own.whole else {})}
         data = save(own.tensors, metadata={"lpc": json.dumps(header)})
         name = _file(block, progress.step, own.index)
@@ -56,9 +59,11 @@ def write(
     act = Stamp(progress.step, 0, "checkpoint")
     found = transport.exchange(written, act)
     joined = meter.joined(transport.exchange(meter.portable(), act))
-    if transport.rank == 0:
-        _conclude(path, plan, progress, joined, _blocks(found))
-    transport.exchange(None, act)
+    conclude = partial(_conclude, path, plan, progress, joined, _blocks(found))
+    if commits:
+        transport.commit(progress.step, conclude, act)
+    else:
+        transport.lead(conclude, act)
 
 
 def _conclude(path: Path, plan: str, progress: Progress, meter: Meter, blocks: Mapping[str, Any]) -> None:
@@ -67,6 +72,14 @@ def _conclude(path: Path, plan: str, progress: Progress, meter: Meter, blocks: M
     data = json.dumps({**header, "totals": totals, "blocks": blocks}, indent=1).encode() + b"\n"
     write_atomically(manifest_of(path), data)
     path.unlink(missing_ok=True)  # an older one of a single process
+    sweep(path)
+
+
+def sweep(path: Path) -> None:
+    """Remove the files that the manifest does not name, if there is one."""
+    if not manifest_of(path).exists():
+        return
+    blocks = json.loads(manifest_of(path).read_bytes())["blocks"]
     named = {one["file"] for entry in blocks.values() for one in _files(entry)}
     for other in _folder(path).iterdir():
         if other.name not in named:
@@ -124,8 +137,10 @@ def read(path: Path, blocks: Iterable[str] | None = None, state: State | None = 
 
 def _read(path: Path, blocks: Iterable[str] | None, state: State | None) -> Checkpoint:
     manifest = manifest_of(path)
+    text = b""
     try:
-        header = json.loads(manifest.read_bytes())
+        text = manifest.read_bytes()
+        header = json.loads(text)
         wanted = set(header["blocks"]) if blocks is None else {"", *blocks} & set(header["blocks"])
         tensors = {f"meter.{n}": torch.tensor(v, dtype=torch.float64) for n, v in header["totals"].items()}
         numbers: dict[str, Any] = {}
@@ -145,6 +160,8 @@ def _read(path: Path, blocks: Iterable[str] | None, state: State | None) -> Chec
         problem = f"it has format {header['format']}, expected {FORMAT}"
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         problem = f"it is damaged, or no checkpoint ({type(error).__name__}: {error})"
+    if manifest.exists() and manifest.read_bytes() != text:  # it was replaced meanwhile, and its files removed
+        return _read(path, blocks, state)
     raise LpcError(Diagnostic("0670", f"the checkpoint cannot be read: {problem}", place=str(manifest)))
 
 

@@ -1,222 +1,199 @@
-"""How do ranks of several processes talk? Over gloo: a process group for each edge, which a thread reads ahead.
-
-A message is a header of numbers and the bytes of each tensor. Sends are posted and not waited for, until as many of
-them as an edge has room for are on the way. Memory for what usually comes next is ready before it comes: gloo asks the
-receiver else, and its answer waits for a core of the sender, who computes. Tensors of a GPU travel by way of the CPU.
-"""
+"""How do ranks of several processes talk? Over a wire for each edge, and with words in a store where all meet."""
 
 from __future__ import annotations
 
-import queue
+import os
+import sys
 import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lpc.runtime.workers.habit import Habit
-from lpc.runtime.workers.packing import dense, describe, pack, unpack
-from lpc.runtime.workers.roll import Roll
+from lpc.runtime.workers.keeper import Keeper
+from lpc.runtime.workers.meeting import GIVEN_UP, AbsentError, Meeting, recoverable
+from lpc.runtime.workers.streams import ForgottenError, Incoming, Outgoing, StaleError, Stream
+from lpc.runtime.workers.supervisor import LOST, STALE
 from lpc.runtime.workers.transport import (
     MEETING,
     PATIENCE,
     ROOM,
-    GoneError,
     Message,
     Stamp,
     absent,
     lost,
     silent,
     taken,
-    told_of_time,
 )
-from lpc.specs.diagnostics import LpcError
+from lpc.runtime.workers.wire import Wire, parcel
 from lpc.specs.ranks.wiring import Edge
 
-HEADER = 48  # numbers in the first part of a message; what does not fit follows in a second one
-FIXED = 6  # step, part, name, version, whether what follows is as expected, how many numbers follow
-FOREVER = timedelta(days=7)  # an edge is read ahead: it may be idle, and patience is the transport's own
-END = -1
 JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
-
-Found = Message | BaseException | None
+KEPT = 512 * 2**20  # bytes that a rank keeps of what it has sent since the last checkpoint
 
 
 class Gloo:
-    """One rank's transport, in a process that has joined the default process group.
+    """One rank's transport. Edges are read ahead, and sends are not waited for while an edge has room.
 
-    `roll` tells which ranks have not come where a common act fails. Errors: 0681 and 0682, ranks that do not come.
+    Where the launcher can start a rank alone, what was sent since the last commit is kept, up to `kept` bytes, and a
+    rank that dies is waited for. Errors: 0681 and 0682, ranks that do not come.
     """
 
     def __init__(
-        self, edges: Iterable[Edge], device: torch.device, patience: float = PATIENCE, room: int = ROOM,
-        roll: Roll | None = None,
+        self, edges: Iterable[Edge], device: torch.device, meeting: Meeting, patience: float = PATIENCE,
+        room: int = ROOM, kept: int = KEPT,
     ) -> None:
-        self.rank, self.size, self.patience, self.roll = dist.get_rank(), dist.get_world_size(), patience, roll
-        self.out: dict[int, _Outgoing] = {}
-        self.incoming: dict[int, _Incoming] = {}
-        limit = timedelta(seconds=patience)
-        self.call()
-        for source, target in edges:  # in one order: making a group is a common act of all ranks
-            try:
-                group = dist.new_group([source, target], timeout=limit, backend="gloo")
-            except RuntimeError as error:
-                raise self.absent(JOINING, error) from None
-            if self.rank == source:
-                self.out[target] = _Outgoing(group, target, room)
-            if self.rank == target:
-                self.incoming[source] = _Incoming(group, source, device, room)
-        self.exchange(None, JOINING)
+        self.rank, self.size, self.patience, self.meeting = meeting.rank, meeting.size, patience, meeting
+        self.device, self.limit, self.held = device, kept, 0
+        self.edges = [edge for edge in edges if self.rank in edge]
+        self.out = {target: Outgoing(room) for source, target in self.edges if source == self.rank}
+        self.incoming = {
+            source: Incoming(room, f"edge from rank {source}", partial(self._bury, source))
+            for source, target in self.edges if target == self.rank
+        }  # fmt: skip
+        self.keeper = Keeper(meeting.store, self.rank, self.size, self._renew) if meeting.renewable else None
+        self.begun = False
+        self._join_all()
+        if self.keeper is not None:
+            self.keeper.start()
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
-        try:
-            self.out[to].send(stamp, tensors, self.patience)
-        except TimeoutError:
-            raise silent(self.rank, to, stamp, self.patience, sending=True) from None
-        except RuntimeError as error:
-            raise lost(self.rank, to, stamp, error) from None
+        sent, meeting = parcel(stamp, tensors), self.meeting
+        new = self._sending(to, stamp, lambda stream: stream.send(sent, self.patience))
+        if new and meeting.again:
+            meeting.catch_up()
+        if meeting.keeps:
+            self.held += sent.size
+            if self.held > self.limit:
+                self._give_up()
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         return taken(self, source, stamp)
 
     def take(self, source: int, seconds: float) -> Message | None:
-        waiting = self.incoming[source].queue
-        try:
-            found = waiting.get(timeout=seconds) if seconds else waiting.get_nowait()
-        except queue.Empty:
-            return None
-        if found is None or isinstance(found, BaseException):
-            waiting.put(found)  # for whoever asks again
-            raise GoneError(found or "it has left")
-        return found
+        return self.incoming[source].take(seconds)
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
-        found: list[Any] = [None] * self.size
-        self.call()
-        try:
-            dist.all_gather_object(found, item)
-        except RuntimeError as error:
-            raise self.absent(what, error) from None
-        return found
+        return list(self._together(lambda: self.meeting.exchange(item, self.patience), what))
 
-    def call(self) -> None:
-        """Answer the roll before a common act."""
-        if self.roll is not None:
-            self.roll.answer()
+    @property
+    def keeps(self) -> bool:
+        return self.meeting.keeps
 
-    def absent(self, what: Stamp, error: RuntimeError) -> LpcError:
-        """Return what is told where a common act failed."""
-        missing = [] if self.roll is None else self.roll.missing()
-        return absent(self.rank, self.size, missing, what, self.patience, error)
+    @property
+    def answered(self) -> bool:
+        return self.meeting.answered()
+
+    def lead(self, do: Callable[[], None], what: Stamp = MEETING) -> None:
+        self._together(lambda: self.meeting.lead(do, self.patience), what)
+
+    def commit(self, step: int, do: Callable[[], None], what: Stamp) -> None:
+        meeting = self.meeting
+        self._together(lambda: meeting.commit(step, do, self.patience), what)
+        first = not self.begun
+        if first:
+            self.begun, meeting.keeps = True, meeting.renewable and self.limit > 0
+        for stream in self._streams():
+            stream.commit(step, meeting.keeps)
+        self.held = 0
+        if first and meeting.keeps:
+            meeting.tell(recoverable(self.rank))
+
+    def remember(self, step: int, item: Any) -> None:
+        if self.meeting.renewable:
+            self.meeting.remember(step, item)
+        for stream in self._streams():
+            stream.complete()
+
+    def remembered(self, step: int) -> Any:
+        return self.meeting.remembered(step)
 
     def close(self) -> None:
-        for target, outgoing in self.out.items():
-            try:
-                outgoing.end(self.patience)
-            except TimeoutError:
-                raise silent(self.rank, target, LEAVING, self.patience, sending=True) from None
-            except RuntimeError as error:
-                raise lost(self.rank, target, LEAVING, error) from None
+        for target in self.out:
+            self._sending(target, LEAVING, lambda stream: stream.end(self.patience))
         for source, incoming in self.incoming.items():
-            incoming.thread.join(self.patience)
-            if incoming.thread.is_alive():
+            if not incoming.ended.wait(self.patience):
                 raise silent(self.rank, source, LEAVING, self.patience)
         self.exchange(None, LEAVING)
-        dist.destroy_process_group()
+        if self.keeper is not None:
+            self.keeper.end()
 
-
-class _Outgoing:
-    """Sends over one edge. What is on the way is kept until it has arrived."""
-
-    def __init__(self, group: Any, target: int, room: int) -> None:
-        self.group, self.target, self.room = group, target, room
-        self.pending: deque[list[tuple[Any, Tensor]]] = deque()
-        self.habit = Habit()
-
-    def send(self, stamp: Stamp, tensors: Sequence[Tensor], patience: float) -> None:
-        while len(self.pending) >= self.room:
-            self.settle(patience)
-        held = [dense(tensor) for tensor in tensors]
-        self.post((*stamp.key, stamp.version), describe(held), [pack(tensor).cpu() for tensor in held])
-
-    def post(self, fixed: Sequence[int], numbers: Sequence[int], payloads: Sequence[Tensor]) -> None:
-        """Send the parts of a message: a header, more numbers if they do not fit there, and what has bytes.
-
-        Where the receiver has made ready for other sizes, these are used up first.
-        """
-        room = HEADER - FIXED
-        rest = [torch.tensor(numbers[room:]).view(torch.uint8)] if len(numbers) > room else []
-        parts = [*rest, *(payload for payload in payloads if payload.numel())]
-        sizes, expected = [part.numel() for part in parts], self.habit.expected()
-        header = [*fixed, int(sizes == expected), len(numbers), *numbers[:room], *[0] * (room - len(numbers))]
-        wasted = [] if sizes == expected else [torch.empty(size, dtype=torch.uint8) for size in expected]
-        messages = [torch.tensor(header), *wasted, *parts]
-        self.pending.append([(dist.isend(m, self.target, self.group), m) for m in messages])
-        self.habit.follow(tuple(fixed[1:3]), sizes)
-
-    def settle(self, patience: float) -> None:
-        """Wait until the oldest value has arrived."""
-        for work, _ in self.pending[0]:
+    def _join_all(self) -> None:
+        """Make the wires of all edges: with those that begin as well in one order, else as the others come."""
+        if self.meeting.incarnation:
+            for edge in self.edges:
+                self._join_anew(edge)
+            return
+        for edge in self.edges:
             try:
-                work.wait(timedelta(seconds=patience))
+                self._stream(edge).start(self._wire(edge, (0, 0)))
             except RuntimeError as error:
-                if told_of_time(error):
-                    raise TimeoutError from None
-                raise
-        self.pending.popleft()
+                raise absent(self.rank, self.size, [self._peer(edge)], JOINING, self.patience, error) from None
 
-    def end(self, patience: float) -> None:
-        self.post((END, 0, 0, 0), [0], [])
-        while self.pending:
-            self.settle(patience)
+    def _renew(self, rank: int) -> None:
+        for edge in self.edges:
+            if rank in edge:
+                self._join_anew(edge)
 
+    def _join_anew(self, edge: Edge) -> None:
+        threading.Thread(target=self._rejoin, args=(edge,), name=f"edge {edge} anew", daemon=True).start()
 
-class _Incoming:
-    """Reads one edge ahead, in a thread of its own."""
-
-    def __init__(self, group: Any, source: int, device: torch.device, room: int) -> None:
-        self.group, self.source, self.device = group, source, device
-        self.queue: queue.Queue[Found] = queue.Queue(room)
-        self.habit = Habit()
-        self.thread = threading.Thread(target=self.read, name=f"edge from rank {source}", daemon=True)
-        self.thread.start()
-
-    def read(self) -> None:
+    def _rejoin(self, edge: Edge) -> None:
+        """Join an edge to a process that is, or has been, started again. Where it dies as well, there will be news."""
+        assert self.keeper is not None
+        times = self.keeper.times[edge[0]], self.keeper.times[edge[1]]
         try:
-            while (found := self.message()) is not None:
-                self.queue.put(found)
-            self.queue.put(None)
+            self._stream(edge).adopt(self._wire(edge, times), sum(times), self.patience)
+        except StaleError:
+            leave(STALE, f"rank {self.rank} begins again at a newer checkpoint")
+        except ForgottenError:
+            leave(LOST, str(lost(self.rank, self._peer(edge), JOINING, "what it lacks is not kept")))
+        except (RuntimeError, TimeoutError) as error:
+            self._stream(edge).error = error
+
+    def _wire(self, edge: Edge, times: tuple[int, int]) -> Wire:
+        name = f"edge {edge[0]}>{edge[1]} {times[0]}.{times[1]}"
+        return Wire(self.meeting.store.clone(), name, edge.index(self.rank), self.device, self.patience)
+
+    def _stream(self, edge: Edge) -> Any:
+        return self.out[edge[1]] if edge[0] == self.rank else self.incoming[edge[0]]
+
+    def _streams(self) -> list[Stream]:
+        return [*self.out.values(), *self.incoming.values()]
+
+    def _peer(self, edge: Edge) -> int:
+        return edge[1] if edge[0] == self.rank else edge[0]
+
+    def _sending(self, to: int, stamp: Stamp, act: Callable[[Outgoing], Any]) -> Any:
+        try:
+            return act(self.out[to])
+        except TimeoutError:
+            raise silent(self.rank, to, stamp, self.patience, sending=True) from None
         except RuntimeError as error:
-            self.queue.put(error)
+            raise lost(self.rank, to, stamp, error) from None
 
-    def message(self) -> Message | None:
-        head = torch.empty(HEADER, dtype=torch.int64)
-        ready = [torch.empty(size, dtype=torch.uint8) for size in self.habit.expected()]
-        for arrived in [self.begun(memory) for memory in (head, *ready)]:
-            arrived.wait(FOREVER)
-        numbers: list[int] = head.tolist()
-        (step, part, name, version, expected, count), numbers = numbers[:FIXED], numbers[FIXED:]
-        if step == END:
-            return None
-        come, sizes = deque(ready if expected else ()), list[int]()
+    def _together(self, act: Callable[[], Any], what: Stamp) -> Any:
+        try:
+            return act()
+        except AbsentError as error:
+            raise absent(self.rank, self.size, error.missing, what, self.patience, error.reason) from None
 
-        def filled(size: int) -> Tensor:
-            sizes.append(size)
-            if come:
-                return come.popleft()
-            memory = torch.empty(size, dtype=torch.uint8)
-            self.begun(memory).wait(FOREVER)
-            return memory
+    def _bury(self, rank: int, error: BaseException) -> None:
+        self.meeting.bury(rank, str(error).split("\n")[0])
 
-        if count > len(numbers):
-            numbers += filled((count - len(numbers)) * head.itemsize).view(torch.int64).tolist()
-        tensors = [tensor.to(self.device) for tensor in unpack(numbers, filled)]
-        self.habit.follow((part, name), sizes)
-        return Message((step, part, name), version, tensors)
+    def _give_up(self) -> None:
+        """Keep no more: there is too much of it."""
+        reason = f"rank {self.rank} sends more than {self.limit / 2**20:g} MiB from one checkpoint to the next"
+        self.meeting.keeps = False
+        self.meeting.tell(GIVEN_UP, reason)
+        print(f"{reason}: it is not kept any more, and when a process dies all begin again", file=sys.stderr)
+        for stream in self._streams():
+            stream.forget()
 
-    def begun(self, memory: Tensor) -> Any:
-        return dist.irecv(memory, self.source, self.group)
+
+def leave(code: int, message: str) -> None:
+    """End this process, from whichever thread: what its main thread waits for will not come."""
+    print(message, file=sys.stderr, flush=True)
+    os._exit(code)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import torch
-import torch.distributed as dist
 
 from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
-from lpc.runtime.workers.gloo import Gloo
-from lpc.runtime.workers.roll import Roll
-from lpc.runtime.workers.store import elsewhere, part, reach
-from lpc.runtime.workers.supervisor import ATTEMPT, STEPPED, STORE
+from lpc.runtime.workers.gloo import KEPT, Gloo
+from lpc.runtime.workers.meeting import AbsentError, Meeting, stepped
+from lpc.runtime.workers.store import elsewhere, reach
+from lpc.runtime.workers.supervisor import ATTEMPT, INCARNATION, STORE
 from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.diagnostics import Diagnostic, LpcError
@@ -30,9 +28,12 @@ def is_worker() -> bool:
 
 
 def join(
-    plan: Plan, device: str | torch.device = "auto", data: Splits | None = None, patience: float = PATIENCE
+    plan: Plan, device: str | torch.device = "auto", data: Splits | None = None, patience: float = PATIENCE,
+    kept: int = KEPT,
 ) -> Worker:
     """Return this process's worker, once all of them are there. `patience` is how long a silent rank is waited for.
+
+    `kept`: bytes of what is sent that may be kept, so that a process that dies is started again alone.
 
     Raises LpcError: 0580 and 0581 a plan that cannot be divided so, 0682 ranks that do not come, 0684 no launcher.
     """
@@ -42,10 +43,11 @@ def join(
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plans = rank_plans(plan, spec, size)
     chosen = _device(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
-    met = meet(rank, size, patience)
-    transport = Gloo(edges_of(plans), chosen, patience, max(ROOM, room_of(plans)), met.roll)
+    meeting = meet(rank, size, patience)
+    transport = Gloo(edges_of(plans), chosen, meeting, patience, max(ROOM, room_of(plans)), kept)
     worker = Worker(plan, plans, transport, chosen, data)
-    worker.began = met.began if rank == 0 else None
+    if meeting.renewable and (rank == 0 or meeting.incarnation):
+        worker.began = partial(meeting.tell, stepped(rank, meeting.incarnation))
     return worker
 
 
@@ -57,29 +59,23 @@ def _device(plan: Plan, wanted: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-@dataclass(frozen=True)
-class Met:
-    """Ranks that have met: who has come to what, and what tells our own supervisor that the first step is done."""
-
-    roll: Roll
-    began: Callable[[], None] | None = None
-
-
-def meet(rank: int, size: int, patience: float) -> Met:
-    """Make the default process group, in the store of our own supervisor or of torchrun.
+def meet(rank: int, size: int, patience: float) -> Meeting:
+    """Reach the store of our own launcher or of torchrun, and come to the first act of all ranks.
 
     Raises LpcError: 0682 with the ranks that have not come.
     """
     limit, own = timedelta(seconds=patience), STORE in os.environ
-    roll = None
+    missing: list[int] = []
     try:
-        store = part(reach(os.environ[STORE], limit), os.environ[ATTEMPT]) if own else elsewhere(limit)
-        roll = Roll(store, rank, size)
-        roll.answer()
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
+        store = reach(os.environ[STORE], limit).part(os.environ[ATTEMPT]) if own else elsewhere(limit)
+        meeting = Meeting(store, rank, size, int(os.environ.get(INCARNATION, "0")), own)
+        if not meeting.incarnation:
+            meeting.exchange(None, patience)
+        return meeting
+    except AbsentError as error:
+        missing, reason = error.missing, error.reason
     except (RuntimeError, ValueError) as error:
-        missing = roll.missing() if roll is not None else []
-        who = f": no word from rank {', '.join(map(str, missing))}" if missing else ""
-        message, reason = f"the ranks did not meet{who}", str(error).split("\n")[0]
-        raise LpcError(Diagnostic("0682", message, place=f"rank {rank}", notes=(reason,))) from None
-    return Met(roll, (lambda: store.set(STEPPED, "yes")) if own else None)
+        reason = str(error)
+    who = f": no word from rank {', '.join(map(str, missing))}" if missing else ""
+    message, note = f"the ranks did not meet{who}", reason.split("\n")[0]
+    raise LpcError(Diagnostic("0682", message, place=f"rank {rank}", notes=(note,)))

@@ -14,14 +14,14 @@ from typing import Any
 
 from torch import Tensor
 
-from lpc.runtime.workers.transport import MEETING, GoneError, Key, Message, Stamp, Transport, lost, silent
+from lpc.runtime.workers.transport import MEETING, GoneError, Key, Message, Stamp, Together, Transport, lost, silent
 from lpc.specs.diagnostics import Diagnostic, LpcError
 
 MARK = "the first half is over"
 NONE = -1  # the version of what no step uses: in an evaluation
 
 
-class Mailbox:
+class Mailbox(Together):
     """A transport on top of another one, whose rank takes messages in any order."""
 
     def __init__(self, transport: Transport, staleness: int) -> None:

@@ -1,7 +1,8 @@
 """What do `lend`, `gather` and `reduce_scatter` do? They give ranks parts of parameters and of gradients, or take them.
 
 Parts of parameters are lent as they are, without a copy: they change only after all who gather them have given the
-gradients that they computed with them (see `specs.ranks.scatters.ensure_taken`).
+gradients that they computed with them (see `specs.ranks.scatters.ensure_taken`). Where they may have to be sent again
+later, they are copied.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def _bind_lend(section: Section, instruction: Lend) -> Operation:
     own = [resources.state[entry.name].detach() for entry in sharded(resources.program, instruction.block)]
 
     def lend(frame: Frame) -> None:
+        held = [part.clone() for part in own] if transport.keeps else own
         for rank in ranks:
-            transport.send(rank, Stamp(frame.step, frame.part, name), own)
+            transport.send(rank, Stamp(frame.step, frame.part, name), held)
 
     return lend
 

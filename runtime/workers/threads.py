@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lpc.runtime.workers.transport import MEETING, PATIENCE, ROOM, Message, Stamp, absent, silent, taken
+from lpc.runtime.workers.transport import MEETING, PATIENCE, ROOM, Message, Stamp, Together, absent, silent, taken
 from lpc.specs.ranks.wiring import Edge
 
 Queue = queue.Queue[tuple[Stamp, list[Tensor]]]
@@ -36,7 +37,7 @@ class Hub:
         self.barrier.abort()
 
 
-class Threads:
+class Threads(Together):
     """One rank's transport; its thread alone uses it."""
 
     def __init__(self, hub: Hub, rank: int) -> None:
@@ -61,11 +62,11 @@ class Threads:
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
         hub = self.hub
-        hub.items[self.rank] = item
+        hub.items[self.rank] = json.dumps(item)
         hub.acts[self.rank] += 1
         try:
             hub.barrier.wait(hub.patience)
-            found = list(hub.items)
+            found = [json.loads(word) for word in hub.items]
             hub.barrier.wait(hub.patience)
         except threading.BrokenBarrierError:
             missing = [rank for rank, acts in enumerate(hub.acts) if acts < hub.acts[self.rank]]

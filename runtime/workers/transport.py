@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -57,6 +58,10 @@ class Transport(Protocol):
     size: int
     patience: float
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what is sent has to stay as it is until the next checkpoint, and not only until it has arrived."""
+
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
         """Give a value to another rank; waits only where too many are on the way. The caller keeps them unchanged.
 
@@ -70,16 +75,57 @@ class Transport(Protocol):
         """Return the next message of an edge, None where none comes in time. Raises GoneError."""
 
     def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
-        """Give an item to all ranks and return those of all, by rank; every rank calls it equally often.
+        """Give an item, of what JSON has, to all ranks and return those of all, by rank; all call it equally often.
 
         `what` names it. Errors: 0681 and 0682, which name the ranks that have not come, or of which one has left.
         """
+
+    @property
+    def answered(self) -> bool:
+        """Whether this rank has come to the next common act before, as a process whose place this one takes."""
+
+    def lead(self, do: Callable[[], None], what: Stamp = MEETING) -> None:
+        """Have rank 0 do something once, for which the others wait."""
+
+    def commit(self, step: int, do: Callable[[], None], what: Stamp) -> None:
+        """As `lead`, where it makes the checkpoint of a step durable: nobody goes back behind it any more."""
+
+    def remember(self, step: int, item: Any) -> None:
+        """Before the checkpoint of a step: keep what only this process knows for one that takes its place."""
+
+    def remembered(self, step: int) -> Any:
+        """Return what is kept so, None where there is nothing."""
 
     def close(self) -> None:
         """Leave in order: what was sent has arrived."""
 
 
-class Alone:
+class Together(ABC):
+    """What ranks do together that also end together: no process takes the place of another."""
+
+    rank: int
+    keeps = answered = False
+
+    @abstractmethod
+    def exchange(self, item: Any, what: Stamp = MEETING) -> list[Any]:
+        """See `Transport`."""
+
+    def lead(self, do: Callable[[], None], what: Stamp = MEETING) -> None:
+        if self.rank == 0:
+            do()
+        self.exchange(None, what)
+
+    def commit(self, step: int, do: Callable[[], None], what: Stamp) -> None:
+        self.lead(do, what)
+
+    def remember(self, step: int, item: Any) -> None:
+        return None
+
+    def remembered(self, step: int) -> Any:
+        return None
+
+
+class Alone(Together):
     """The transport of a plan that is run by one process: there is nobody to talk to."""
 
     rank, size, patience = 0, 1, PATIENCE

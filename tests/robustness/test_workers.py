@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 import lpc
 from lpc.runtime import pieces
 from lpc.runtime.checkpoint import LAST
+from lpc.runtime.workers.supervisor import Supervisor
 
 SPEC = """\
 name: workers
@@ -71,18 +74,24 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list
     return tensors, dict(last.numbers), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def assert_same(folder: Path, out: str) -> None:
-    (tensors, numbers, rows), (wanted, wanted_numbers, wanted_rows) = outcome(folder / out), outcome(folder / "one")
+def assert_same(folder: Path, out: str, wanted_in: Path | None = None) -> None:
+    wanted, wanted_numbers, wanted_rows = outcome((wanted_in or folder) / "one")
+    tensors, numbers, rows = outcome(folder / out)
     assert tensors.keys() == wanted.keys()
     assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
     assert numbers == wanted_numbers
     assert rows == wanted_rows
 
 
-def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return the workers by rank: forks of a process that the launcher has started."""
-    below = psutil.Process(process.pid).children(recursive=True)
-    return sorted((one for one in below if one.ppid() != process.pid), key=lambda child: child.pid)
+def workers_of(process: subprocess.Popen[bytes]) -> dict[int, psutil.Process]:
+    """Return the workers by rank, which their logs tell: forks of a process that the launcher has started."""
+    found = {}
+    for below in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if below.ppid() != process.pid:
+                logs = [re.search(r"rank-(\d+)\.log$", file.path) for file in below.open_files()]
+                found[next((int(log[1]) for log in logs if log), 0)] = below
+    return found
 
 
 def step_of(folder: Path) -> int:
@@ -99,6 +108,10 @@ def until(process: subprocess.Popen[bytes], there: Callable[[], bool]) -> None:
     while not there():
         assert process.poll() is None
         time.sleep(0.002)
+
+
+def until_told(process: subprocess.Popen[bytes], log: Path, pattern: str) -> None:
+    until(process, lambda: re.search(pattern, log.read_text()) is not None)
 
 
 @pytest.fixture
@@ -122,7 +135,7 @@ def started(folder: Path) -> Iterator[Any]:
 
 
 def test_nothing_is_lost_whatever_ends_a_run(folder: Path, started: Any) -> None:
-    """One run, ended in every way: by Ctrl-C on three processes, by kills of each of two and of their launcher."""
+    """One run, ended in every way: Ctrl-C, kills of one or two of three processes, of their server, of all."""
     out = folder / "many"
     process = started("many", "--workers", "3")
     until_step(process, out, 8)
@@ -131,24 +144,49 @@ def test_nothing_is_lost_whatever_ends_a_run(folder: Path, started: Any) -> None
     assert_told_once(folder / "many.log", "interrupted; to continue from the last checkpoint:", "--workers 3 --resume")
     assert sorted(path.name for path in (out / "logs").iterdir()) == ["rank-1.log", "rank-2.log"]
 
-    process = started("many", "--workers", "2", "--resume")
-    for victim, step in ((1, 24), (0, 48)):
+    process = started("many", "--workers", "3", "--resume")
+    for victims, step in (([1], 20), ([0], 40), ([2, 0], 60)):  # one alone, or two at once: the others stay
         until_step(process, out, step)
-        until(process, lambda: len(workers_of(process)) == 2)
-        workers_of(process)[victim].kill()
-        pattern = rf"rank {victim} was killed by SIGKILL\n(.*\n)*starting the workers again, restart {2 - victim}"
-        until(process, lambda p=pattern: re.search(p, (folder / "many.log").read_text()) is not None)
-    until_step(process, out, 72)
-    orphans = workers_of(process)
+        until(process, lambda: len(workers_of(process)) == 3)
+        before = workers_of(process)
+        for victim in victims:
+            before[victim].kill()
+        for victim in victims:
+            pattern = rf"rank {victim} was killed by SIGKILL\n(.*\n)*starting rank {victim} again"
+            until_told(process, folder / "many.log", pattern)
+        until(process, lambda: len(workers_of(process)) == 3)
+        stayed = {rank for rank, worker in workers_of(process).items() if worker.pid == before[rank].pid}
+        assert stayed == {0, 1, 2} - {*victims}
+    until_step(process, out, 80)
+    forks_of = psutil.Process(workers_of(process)[0].ppid())
+    forks_of.kill()  # and with it all workers
+    until_told(process, folder / "many.log", "starting the workers again, restart 5")
+    until_step(process, out, 88)
+    orphans = [*workers_of(process).values()]
     process.send_signal(signal.SIGKILL)
     psutil.wait_procs(orphans, timeout=20)
     assert not any(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE for orphan in orphans)
     printed = (folder / "many.log").read_text()
-    assert len(re.findall(r"recovered in [\d.]+ s", printed)) == 2
+    told = (r"rank [0-2] recovered in", r"rank [0-2] had caught up after", r"recovered in")
+    assert [len(re.findall(rf"^{words} [\d.e-]+ s$", printed, re.MULTILINE)) for words in told] == [4, 4, 1]
 
     assert "test accuracy" in run(folder, "many", "--resume")
     assert_same(folder, "many")
     assert not (out / "last.blocks").exists()
+
+
+def test_processes_die_while_they_write(folder: Path, tmp_path: Path) -> None:
+    """Each rank dies three times at some operation on files, also while it goes over its steps again."""
+    (tmp_path / "w.plan").symlink_to(folder / "w.plan")
+    out = StringIO()
+    command = [str(Path(__file__).with_name("dying.py")), str(tmp_path)]
+    assert Supervisor(command, 3, tmp_path, 30, ["--resume"], out, patience=60).run().code == 0, out.getvalue()
+    assert_same(tmp_path, "run", folder)
+    assert len(re.findall("starting rank [0-2] again", out.getvalue())) >= 5, out.getvalue()
+    for name in ("last", "best"):
+        blocks = json.loads((tmp_path / "run" / f"{name}.json").read_text())["blocks"].values()
+        left = {path.name for path in (tmp_path / "run" / f"{name}.blocks").iterdir()}
+        assert left == {entry["file"] for entry in blocks}
 
 
 def assert_told_once(log: Path, *words: str) -> None:
@@ -177,6 +215,6 @@ def test_a_stopped_worker_is_given_up(folder: Path, started: Any) -> None:
         until(process, lambda: len(workers_of(process)) == 2)
         workers_of(process)[victim].send_signal(signal.SIGSTOP)
         pattern = rf"LPC0681.*rank {victim}.*for 3 s, at `.*` of step \d+(.*\n)*starting.*restart {victim + 1}"
-        until(process, lambda p=pattern: re.search(p, (folder / "stopped.log").read_text()) is not None)
+        until_told(process, folder / "stopped.log", pattern)
     assert process.wait(120) == 0
     assert_same(folder, "stopped")

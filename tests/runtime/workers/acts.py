@@ -131,9 +131,9 @@ ACTS: dict[Callable[[Transport], Any], tuple[Any, Any]] = {
 def main(folder: Path) -> None:
     """Do all acts over gloo, and write what came of them."""
     rank = int(os.environ["RANK"])
-    transport = Gloo(EDGES, torch.device("cpu"), PATIENCE, roll=meet(rank, 2, PATIENCE).roll)
+    transport = Gloo(EDGES, torch.device("cpu"), meet(rank, 2, PATIENCE), PATIENCE)
     found = {act.__name__: act(transport) for act in ACTS}
-    transport.patience = 0.3
+    transport.patience = 0.3 if rank else PATIENCE
     found["tells_of_silence"] = tells_of_silence(transport)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     if rank == 1:
@@ -160,7 +160,7 @@ def _until_lost(transport: Gloo) -> None:
 def stopped(folder: Path) -> None:
     """Rank 2 of three stops before a common act: it is there, and silent. The others write what they are told."""
     rank, patience = int(os.environ["RANK"]), 2.0
-    transport = Gloo([(2, 1)], torch.device("cpu"), patience, roll=meet(rank, 3, patience).roll)
+    transport = Gloo([(2, 1)], torch.device("cpu"), meet(rank, 3, patience), patience)
     if rank == 2:
         os.kill(os.getpid(), signal.SIGSTOP)
     acts = [lambda: transport.exchange(None, Stamp(3, 0, "checkpoint"))]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
 import lpc
-from lpc.runtime.workers.threads import Hub
-from lpc.runtime.workers.transport import ROOM
+from lpc.runtime.workers.threads import Hub, Threads
+from lpc.runtime.workers.transport import ROOM, Stamp
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
 
@@ -20,10 +20,32 @@ torch.set_num_threads(1)
 OnRanks = Callable[..., list[Any]]
 
 
+class Watched(Threads):
+    """A transport that notes what was sent, which has to stay as it is: it may have to be sent again."""
+
+    keeps = True
+
+    def __init__(self, hub: Hub, rank: int) -> None:
+        super().__init__(hub, rank)
+        self.noted: list[tuple[Stamp, torch.Tensor, torch.Tensor]] = []
+
+    def send(self, to: int, stamp: Stamp, tensors: Sequence[torch.Tensor]) -> None:
+        self.noted += [(stamp, tensor, tensor.clone()) for tensor in tensors]
+        super().send(to, stamp, tensors)
+
+    def changed(self) -> list[Stamp]:
+        """Return which values are not as they were sent; infinities and NaN are as they are."""
+        return [stamp for stamp, now, then in self.noted if not torch.equal(now.nan_to_num(), then.nan_to_num())]
+
+
 def on_ranks(
-    plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patience: float = 60.0, recorded: Any = None
+    plan: lpc.Plan, workers: int, act: Callable[[Worker], Any], patience: float = 60.0, recorded: Any = None,
+    watched: bool = True,
 ) -> list[Any]:
-    """Return what `act` returns on each rank; the first error is raised. `recorded`: an order of overlapping steps."""
+    """Return what `act` returns on each rank; the first error is raised. `recorded`: an order of overlapping steps.
+
+    Unless it is not `watched`, what is sent has to stay as it is, of which copies are kept.
+    """
     plans = rank_plans(plan.data, plan.spec, workers)
     hub = Hub(workers, edges_of(plans), max(ROOM, room_of(plans)), patience)
     found: list[Any] = [None] * workers
@@ -32,7 +54,9 @@ def on_ranks(
     def run(rank: int) -> None:
         try:
             versions = None if recorded is None else recorded[rank]
-            found[rank] = act(Worker(plan.data, plans, hub.transport(rank), "cpu", recorded=versions))
+            transport = Watched(hub, rank) if watched else hub.transport(rank)
+            found[rank] = act(Worker(plan.data, plans, transport, "cpu", recorded=versions))
+            assert not isinstance(transport, Watched) or transport.changed() == []
         except BaseException as error:
             errors.append(error)
             hub.abort()
