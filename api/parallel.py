@@ -93,11 +93,14 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
     """Work until the run is over. A worker that fails leaves at once: its threads may wait for ranks that are gone."""
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import join
-    from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE
+    from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE, STORE
 
     try:
         worker = join(plan.data, how.device, patience=how.patience, kept=how.keep * 2**20)
         reporter = default_reporter() if worker.transport.rank == 0 else None
+        if worker.transport.rank == 0 and STORE not in os.environ:  # torchrun keeps no plan
+            how.folder.mkdir(parents=True, exist_ok=True)
+            plan.save(how.folder / PLAN)
         summary = worker.fit(
             how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace
         )

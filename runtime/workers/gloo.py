@@ -55,12 +55,13 @@ class Gloo:
         }  # fmt: skip
         self.keeper = Keeper(meeting.store, self.rank, self.size, self._renew) if meeting.renewable else None
         self.begun = False
+        self.direct: set[int] = set()  # ranks to which memory goes from GPU to GPU
         self._join_all()
         if self.keeper is not None:
             self.keeper.start()
 
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
-        sent, meeting = parcel(stamp, tensors), self.meeting
+        sent, meeting = parcel(stamp, tensors, to in self.direct), self.meeting
         new = self._sending(to, stamp, lambda stream: stream.send(sent, self.patience))
         if new and meeting.again:
             meeting.catch_up()
@@ -155,7 +156,9 @@ class Gloo:
 
     def _wire(self, edge: Edge, times: tuple[int, int]) -> Wire:
         name = f"edge {edge[0]}>{edge[1]} {times[0]}.{times[1]}"
-        return Wire(self.meeting.store.clone(), name, edge.index(self.rank), self.device, self.patience)
+        found = Wire(self.meeting.store.clone(), name, edge.index(self.rank), self.device, self.patience)
+        self.direct |= {self._peer(edge)} if found.lane is not None else set()
+        return found
 
     def _stream(self, edge: Edge) -> Any:
         return self.out[edge[1]] if edge[0] == self.rank else self.incoming[edge[0]]

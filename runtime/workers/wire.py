@@ -2,7 +2,7 @@
 
 A wire is a process group of two, which they make by themselves: nobody else has to be there. Memory for what usually
 comes next is ready before it comes: gloo asks the receiver else, and its answer waits for a core of the sender, who
-computes. Tensors of a GPU travel by way of the CPU.
+computes. Memory of two GPUs has a lane of its own; else tensors of a GPU travel by way of the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from lpc.runtime.workers import lanes
 from lpc.runtime.workers.habit import Habit
 from lpc.runtime.workers.packing import dense, describe, pack, unpack
 from lpc.runtime.workers.transport import Message, Stamp
@@ -47,10 +48,14 @@ class Parcel(NamedTuple):
 LAST = Parcel((END, 0, 0, 0), [0], [])
 
 
-def parcel(stamp: Stamp, tensors: Sequence[Tensor]) -> Parcel:
-    """Return a value as it travels; what is dense on the CPU is not copied."""
+def parcel(stamp: Stamp, tensors: Sequence[Tensor], direct: bool = False) -> Parcel:
+    """Return a value as it travels: in memory of its device where it goes `direct`, else of the CPU.
+
+    What is dense there already is not copied.
+    """
     held = [dense(tensor) for tensor in tensors]
-    return Parcel((*stamp.key, stamp.version), describe(held), [pack(tensor).cpu() for tensor in held])
+    packed = [pack(tensor) if direct else pack(tensor).cpu() for tensor in held]
+    return Parcel((*stamp.key, stamp.version), describe(held), packed)
 
 
 class Carrier(Protocol):
@@ -74,6 +79,11 @@ class Wire:
         self.group = _dist.ProcessGroupGloo(place, number, 2, timedelta(seconds=seconds))
         self.other, self.device = 1 - number, device
         self.sent, self.came = Habit(), Habit()
+        here = lanes.place_of(device)
+        (there,) = self.greet([here], seconds)
+        apart = lanes.NOWHERE not in (here, there) and here != there
+        group = lanes.nccl(place, number, device, seconds) if apart else None
+        self.lane = lanes.Lane(group, self.group, self.other, device) if apart else None
 
     def post(self, sent: Parcel) -> Posted:
         """Send the parts of a message: a header, more numbers if they do not fit there, and what has bytes.
@@ -82,14 +92,15 @@ class Wire:
         """
         numbers, room = sent.numbers, HEADER - FIXED
         rest = [torch.tensor(numbers[room:]).view(torch.uint8)] if len(numbers) > room else []
-        parts = [*rest, *(payload for payload in sent.payloads if payload.numel())]
+        payloads = [payload for payload in sent.payloads if payload.numel()]
+        parts = [*rest, *(payload.cpu() for payload in payloads)] if self.lane is None else rest
         sizes, expected = [part.numel() for part in parts], self.sent.expected()
         header = [*sent.fixed, int(sizes == expected), len(numbers), *numbers[:room], *[0] * (room - len(numbers))]
         wasted = [] if sizes == expected else [torch.empty(size, dtype=torch.uint8) for size in expected]
         messages = [torch.tensor(header), *wasted, *parts]
         posted = [(self.group.send([m], self.other, VALUES), m) for m in messages]
         self.sent.follow(sent.fixed[1:3], sizes)
-        return posted
+        return posted if self.lane is None else [*posted, *((self.lane.send(p), p) for p in payloads)]
 
     def read(self) -> Message | None:
         head = torch.empty(HEADER, dtype=torch.int64)
@@ -112,7 +123,8 @@ class Wire:
 
         if count > len(numbers):
             numbers += filled((count - len(numbers)) * head.itemsize).view(torch.int64).tolist()
-        tensors = [tensor.to(self.device) for tensor in unpack(numbers, filled)]
+        found = unpack(numbers, filled if self.lane is None else self.lane.receive)
+        tensors = [tensor.to(self.device) for tensor in found]
         self.came.follow((part, name), sizes)
         return Message((step, part, name), version, tensors)
 
