@@ -7,7 +7,9 @@ all of them, to the process they are forks of, to the launcher, or to everything
 command is started again with `--resume`. Then the run goes on to its end. Its weights, its optimizers' state and the
 rows of its journal must be those of one process that nobody disturbed. Each run is a row in a file, to which a later
 call adds until there were enough kills. Seconds to recover: what `lpc run` prints, from when the launcher saw the
-failure to the first step after it; of a killed launcher, from the kill to the first checkpoint of its successor.
+failure to the first step after it, of a worker that goes on alone (`alone`; `caught up`: to the first thing that its
+predecessor had not done) and of all workers (`recovered`); of a killed launcher, from the kill to the first checkpoint
+of its successor.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ A_RUN = 10  # kills
 STEPS_A_KILL = 100
 VICTIMS = {"worker": 15, "workers": 2, "server": 1, "launcher": 1, "everything": 1}  # how often each, of twenty
 LIMIT = 1800.0  # seconds in which a run has to go on, or it hangs
+# What a row has -> what `lpc run` prints before the seconds.
+TOLD = {"alone": r"rank \d+ recovered in", "caught up": r"rank \d+ had caught up after", "recovered": "recovered in"}
 PAUSE = 0.4  # seconds at most from a step to a kill
 
 
@@ -145,10 +149,14 @@ def killed(plan: Path, folder: Path, wanted: Any, seed: int) -> dict[str, Any]:
     campaign.run()
     (tensors, *rest), (others, *other_rest) = outcome(folder), wanted
     same = tensors.keys() == others.keys() and all(torch.equal(tensors[key], others[key]) for key in others)
-    found = [float(seconds) for seconds in re.findall(r"recovered in ([\d.]+) s", campaign.log.read_text())]
+    printed = campaign.log.read_text()
+    told = {
+        name: [float(seconds) for seconds in re.findall(rf"^{words} ([\d.e-]+) s$", printed, re.MULTILINE)]
+        for name, words in TOLD.items()
+    }
     return {
         "seed": seed, "workers": campaign.workers, "kills": campaign.done, "same": same, "rows": rest == other_rest,
-        "recovered": found, "relaunched": campaign.relaunched, "load": round(os.getloadavg()[0], 1),
+        **told, "relaunched": campaign.relaunched, "load": round(os.getloadavg()[0], 1),
     }  # fmt: skip
 
 
@@ -158,7 +166,7 @@ def told(rows: list[dict[str, Any]]) -> str:
     lines = [f"{len(rows)} runs, {sum(kills.values())} kills: {kills}"]
     lines.append(f"weights and optimizers the same in {sum(r['same'] for r in rows)}, numbers and journal in "
                  f"{sum(r['rows'] for r in rows)}")  # fmt: skip
-    for name in ("recovered", "relaunched"):
+    for name in (*TOLD, "relaunched"):
         if found := sorted(seconds for row in rows for seconds in row[name]):
             middle = statistics.median(found)
             lines.append(f"{name}: {len(found)} times, median {middle:.2f} s, {found[0]:.2f} to {found[-1]:.2f}")

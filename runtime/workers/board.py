@@ -74,18 +74,18 @@ class Board:
         self.selector.register(connection, selectors.EVENT_READ, _Visitor(connection))
 
     def _hear(self, visitor: _Visitor) -> None:
+        """Do what is asked; who leaves, or says what nobody understands, is let go."""
         try:
             came = visitor.socket.recv(MOST)
-        except OSError:
+            *lines, visitor.begun = (visitor.begun + came).split(b"\n")
+            for line in lines:
+                word, *details = json.loads(line)
+                WORDS[word](self, visitor, *details)
+        except (OSError, ValueError, KeyError, TypeError):
             came = b""
         if not came:
             self.selector.unregister(visitor.socket)
             visitor.socket.close()
-            return
-        *lines, visitor.begun = (visitor.begun + came).split(b"\n")
-        for line in lines:
-            word, *details = json.loads(line)
-            WORDS[word](self, visitor, *details)
 
     def _set(self, _: _Visitor, key: str, value: str) -> None:
         self.values[key] = value

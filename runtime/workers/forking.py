@@ -62,20 +62,15 @@ class Forked:
 
 
 def _prepare(threads: str) -> None:
-    """Start the fork server, if it is not there. Libraries read these when they are loaded.
-
-    torch would warn of each wait in a store that ends in vain, which is told anyway.
-    """
-    wanted = {"OMP_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
-    before = {name: os.environ.get(name) for name in wanted}
+    """Start the fork server, if it is not there. Libraries read the number of threads when they are loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
     _context.set_forkserver_preload([*PRELOAD])
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which it would take for its own
-    os.environ.update(wanted)
+    os.environ["OMP_NUM_THREADS"] = threads
     try:
         forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

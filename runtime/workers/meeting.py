@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NoReturn
 
+from lpc.runtime.workers.store import awaited
+
 START = -1  # what is said before any checkpoint
 SAID, GONE = "=", "!"  # how a word begins: of a rank, and of others about one that is gone
 COMMITTED = "committed at"  # when all that was done before became durable, in seconds since 1970
@@ -155,13 +157,13 @@ class Meeting:
             for rank in self.gone.keys() & keys.keys():
                 self._speak_for(rank, keys[rank])
         try:
-            self.store.wait([*keys.values()], timedelta(seconds=patience))
-            words = [word.decode() for word in self.store.multi_get([*keys.values()])]
+            found = awaited(self.store, [*keys.values()], timedelta(seconds=patience))
         except RuntimeError as error:
             self._tell_missing(keys, error)
         finally:
             with self.turn:
                 self.awaited = {}
+        words = [word.decode() for word in found]
         absent = [rank for rank, word in zip(keys, words, strict=True) if word.startswith(GONE)]
         if absent:
             raise AbsentError(absent, words[[*keys].index(absent[0])][1:])

@@ -62,7 +62,11 @@ class Client(_Store):  # type: ignore[misc]
         return self.multi_get([key])[0]
 
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
-        return [value.encode("latin-1") for value in self._ask("wait", keys, self.limit)]
+        return self.awaited(keys, self.limit)
+
+    def awaited(self, keys: Sequence[str], limit: timedelta) -> list[bytes]:
+        """Return values once all are there."""
+        return [value.encode("latin-1") for value in self._ask("wait", keys, limit)]
 
     def _say(self, *words: Any) -> None:
         with self.turn:
@@ -122,6 +126,14 @@ def elsewhere(limit: timedelta) -> Any:
     store, _, _ = next(_dist.rendezvous("env://", timeout=limit))
     store.set_timeout(limit)
     return _dist.PrefixStore("lpc", store)
+
+
+def awaited(store: Any, keys: Sequence[str], limit: timedelta) -> list[bytes]:
+    """Return the values of any store once all are there. Raises RuntimeError where they do not come in time."""
+    if isinstance(store, Client):
+        return store.awaited(keys, limit)
+    store.wait([*keys], limit)
+    return list(store.multi_get([*keys]))
 
 
 def _text(value: str | bytes) -> str:

@@ -31,7 +31,7 @@ MISTAKE = 2
 GLANCE = 0.02  # seconds between two looks
 GRACE = 0.5  # seconds in which the others may end of themselves, so that the first cause is known
 RESTARTS = 20
-FRUITLESS = 2  # how often a rank may die before its first step until all begin again
+FRUITLESS = 2  # how often a rank is started again alone without that it has stepped in between
 REACHED = timedelta(seconds=60)  # in which its own board has to answer
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -198,8 +198,9 @@ class Supervisor:
             return ""
         if self.store.check([GIVEN_UP]):
             return str(self.store.get(GIVEN_UP).decode())
-        if max(self.fruitless[rank] for rank in ended) >= FRUITLESS:
-            return "it died again before its first step"
+        for rank in ended:
+            if self.fruitless[rank] >= FRUITLESS:
+                return f"rank {rank} died {FRUITLESS + 1} times without a step"
         age = time.time() - float(self.store.get(COMMITTED))
         if age > self.patience / 2:
             return f"the last checkpoint is {age:.0f} s old, and the others wait for {self.patience:g} s"

@@ -159,7 +159,7 @@ CASES: list[tuple[list[int | None], dict[str, Any], str | None]] = [
     ([None, -9, None], {"orphaned": True}, ""),
     ([None, -9, None], {"ready": 2}, ""),
     ([None, -9, None], {"given_up": "rank 2 sends too much"}, "rank 2 sends too much"),
-    ([None, -9, None], {"fruitless": FRUITLESS}, "it died again before its first step"),
+    ([None, -9, None], {"fruitless": FRUITLESS}, "rank 1 died 3 times without a step"),
     ([None, -9, None], {"age": 40}, "the last checkpoint is 40 s old, and the others wait for 60 s"),
 ]
 
