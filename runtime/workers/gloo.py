@@ -63,7 +63,7 @@ class Gloo:
     def send(self, to: int, stamp: Stamp, tensors: Sequence[Tensor]) -> None:
         sent, meeting = parcel(stamp, tensors, to in self.direct), self.meeting
         new = self._sending(to, stamp, lambda stream: stream.send(sent, self.patience))
-        if new and meeting.again:
+        if new and meeting.behind:
             meeting.catch_up()
         if meeting.keeps:
             self.held += sent.size

@@ -57,6 +57,7 @@ class Meeting:
         self.incarnation, self.renewable = incarnation, renewable
         self.scope, self.ordinal = START, 0
         self.again = incarnation > 0  # what comes next may have been said already
+        self.behind = self.again  # nothing was done yet that an earlier process had not done
         self.keeps = False  # words are kept for a process that goes over them again
         self.said: list[tuple[int, str]] = []  # scope and key
         self.turn = threading.Lock()
@@ -107,15 +108,20 @@ class Meeting:
         return json.loads(self.store.get(key)) if self.again and self.store.check([key]) else None
 
     def is_known(self, key: str) -> bool:
-        """Tell whether an earlier process of this rank has set a key. Words are in order: the first new one is told."""
+        """Tell whether an earlier process of this rank has set a key: words are in order, and after a new one all are.
+
+        Messages say nothing of words: one that was sent before a word may have been lost with the process.
+        """
         if self.again and not self.store.check([key]):
+            self.again = False
             self.catch_up()
         return self.again
 
     def catch_up(self) -> None:
-        """Tell who has started this process that it does what its predecessors had not done."""
-        self.again = False
-        self.tell(caught_up(self.rank, self.incarnation))
+        """Tell who has started this process, once, that it does what its predecessors had not done."""
+        if self.behind:
+            self.behind = False
+            self.tell(caught_up(self.rank, self.incarnation))
 
     def tell(self, key: str, word: str = "yes") -> None:
         """Leave a word for who has started this process."""

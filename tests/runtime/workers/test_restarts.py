@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
@@ -77,6 +78,14 @@ def receive(one: Gloo, *steps: int) -> list[float]:
     return [one.receive(1 - one.rank, Stamp(step, 0, "h"))[0][0].item() for step in steps]
 
 
+def arrived(one: Gloo, count: int) -> None:
+    """Wait until so many messages are there, taken or not."""
+    deadline = time.monotonic() + PATIENCE
+    while one.incoming[1 - one.rank].count < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_a_process_goes_on_in_the_place_of_another_one(store: Client) -> None:
     """It sends what is missing and no more, gets what it had got, and hears what was said."""
     ranks = both(*(lambda rank=rank: begun(transport(store, rank), known=f"of {rank}") for rank in (0, 1)))
@@ -87,6 +96,7 @@ def test_a_process_goes_on_in_the_place_of_another_one(store: Client) -> None:
     assert receive(zero, 0) == [0]
     assert both(*(lambda o=o: o.exchange({"rank": o.rank}) for o in ranks)) == [[{"rank": 0}, {"rank": 1}]] * 2
 
+    arrived(zero, 2)
     die(one)
     announce(store, 2, 0, 1, 1)  # as the launcher does
     again = transport(store, 1, 1)
@@ -111,6 +121,21 @@ def test_a_process_goes_on_in_the_place_of_another_one(store: Client) -> None:
     late = begun(transport(store, 0, 1), 4)
     assert receive(late, 4) == [4]
     both(late.close, again.close)
+
+
+def test_a_word_stands_though_a_message_before_it_is_lost(store: Client) -> None:
+    """As far as the new process can know, its predecessor had not sent it: it sends it, and repeats no word."""
+    ranks = both(*(lambda rank=rank: begun(transport(store, rank)) for rank in (0, 1)))
+    said = both(*(lambda o=o: o.exchange({"rank": o.rank}) for o in ranks))
+    die(ranks[1])
+    announce(store, 2, 0, 1, 1)
+    again = transport(store, 1, 1)
+    again.commit(0, lambda: None, START)
+    send(again, 0)
+    assert receive(ranks[0], 0) == [0]
+    assert again.answered
+    assert again.exchange({"rank": "another"}) == said[0]
+    both(ranks[0].close, again.close)
 
 
 def test_what_is_done_once_is_not_done_again(store: Client) -> None:
