@@ -49,6 +49,7 @@ class Question:
     block: str | None = None
     workers: int | None = None
     rates: dict[str, float] = field(default_factory=dict)
+    ranks: int | None = None
 
 
 def inspect(
@@ -60,7 +61,10 @@ def inspect(
     program: Annotated[bool, typer.Option("--plan", help="print the program, an instruction a line")] = False,
     ranks: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="print the program of each of N processes", show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="print the program of each of N processes; with --memory: what each needs",
+            show_default=False,
+        ),
     ] = None,
     kernel: Annotated[
         str | None,
@@ -86,7 +90,7 @@ def inspect(
 ) -> None:
     """Show a plan: its blocks and boundaries, or what is asked for."""
     rates = dict(map(named_rate, rate or ()))
-    question = Question(batch, dict(map(named_length, length or ())), devices, block, workers, rates)
+    question = Question(batch, dict(map(named_length, length or ())), devices, block, workers, rates, ranks)
     if (workers is not None and not timeline) or (rates and workers is None):
         what, hint = ("--timeline", "--workers") if workers is not None else ("--workers", "--rate")
         raise typer.BadParameter(f"belongs to {what}", param_hint=hint)
@@ -96,7 +100,8 @@ def inspect(
     if html is None and not names and (batch is not None or length):
         raise typer.BadParameter("belongs to --html, --block, --memory, --cost or --timeline", param_hint="--batch")
     found = lpc.load(plan)
-    printed = (_graph(found, graph), _program(found, program), _ranks(found, ranks), _kernel(found, kernel))
+    rank_texts = None if memory else ranks
+    printed = (_graph(found, graph), _program(found, program), _ranks(found, rank_texts), _kernel(found, kernel))
     texts = [text for text in printed if text]
     for text in texts:
         say(text, end="")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from lpc.runtime.decode import dtype_of
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Shard, StateEntry
+from lpc.specs.plan.weights import tensor_places
+
+Places = Mapping[str, tuple[TensorType, int]]  # of the tensors in an image of weights: type, first byte
 
 
 class State:
@@ -26,8 +29,8 @@ class State:
     ) -> None:
         self.entries, self.shards = dict(entries), dict(shards or {})
         self.owner = {alias: e.name for e in entries.values() for alias in (e.name, *e.aliases)}
-        stored = _read(weights)
-        self.own = {n: _allocate(entry, stored, device, self.shards.get(n)) for n, entry in self.entries.items()}
+        places = _places(weights)
+        self.own = {n: _allocate(e, places, weights, device, self.shards.get(n)) for n, e in self.entries.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the tensor of a name or of an alias; it is updated in place."""
@@ -77,28 +80,33 @@ class State:
                     yield Diagnostic("0649", f"`{name}` is missing", place="state_dict")
 
 
-def _read(weights: bytes) -> dict[str, Tensor]:
+def _places(weights: bytes) -> Places:
     try:
-        return load(weights)
-    except (SafetensorError, ValueError) as error:
-        message = f"the plan's weights cannot be read: {error}"
+        return tensor_places(weights)
+    except LpcError as error:
+        message = f"the plan's weights cannot be read: {error.diagnostics[0].message}"
         raise LpcError(Diagnostic("0505", message, place="weights")) from None
 
 
 def _allocate(
-    entry: StateEntry, stored: Mapping[str, Tensor], device: torch.device, shard: Shard | None
+    entry: StateEntry, places: Places, weights: bytes, device: torch.device, shard: Shard | None
 ) -> Tensor:
+    """Return a tensor's value in memory of its own, or that of the part that is held: nothing else is copied."""
     place = f"state {entry.name}"
-    if entry.name not in stored:
+    if entry.name not in places:
         raise LpcError(Diagnostic("0649", f"the plan's weights lack `{entry.name}`", place=place))
-    value, dtype = stored[entry.name], dtype_of(entry.type.dtype, place)
-    if tuple(value.shape) != entry.type.shape or value.dtype != dtype:
-        found = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    found, start = places[entry.name]
+    dtype = dtype_of(entry.type.dtype, place)
+    if found != entry.type:
         message = f"the plan's weights hold `{entry.name}` as {found}, expected {entry.type}"
         raise LpcError(Diagnostic("0647", message, place=place))
-    # A copy: the tensors of the loaded image are views of bytes that may not be written to.
-    value = value if shard is None else value.reshape(-1)[shard.first : shard.last]
-    own = value.to(device, copy=True).contiguous()
+    shape = [int(axis) for axis in entry.type.shape]
+    first, last = (0, prod(shape)) if shard is None else (shard.first, shard.last)
+    own = torch.empty(shape if shard is None else [last - first], dtype=dtype)
+    if last > first:
+        copied = bytearray(memoryview(weights)[start + first * dtype.itemsize : start + last * dtype.itemsize])
+        own.view(-1).copy_(torch.frombuffer(copied, dtype=dtype))
+    own = own.to(device)
     return nn.Parameter(own, requires_grad=entry.trainable) if entry.kind == "parameter" else own
 
 

@@ -12,6 +12,7 @@ from lpc.flow import flow
 from lpc.plan import Plan
 from lpc.specs.cost import Cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.memory.prediction import Memory
 from lpc.specs.stages import StagedCost
 from lpc.specs.timeline import Timeline, timeline
 from lpc.views import block, building, cost, memory, partition, simulating, simulation, stages
@@ -91,11 +92,31 @@ def _plain_costs(found: tuple[Cost, StagedCost | None]) -> dict[str, Any]:
     return cost.plain(found[0]) | ({"stages": stages.plain(found[1])} if found[1] is not None else {})
 
 
+def _memories(plan: Plan, question: Question) -> Memory | list[Memory]:
+    """Return the memory of a step; of each process's own step, where ranks are asked for."""
+    if question.ranks is None:
+        return plan.memory(question.batch, question.lengths)
+    return [own.memory(question.batch, question.lengths) for own in plan.ranks(question.ranks)]
+
+
+def _shown_memories(found: Memory | list[Memory]) -> Iterator[RenderableType]:
+    if isinstance(found, Memory):
+        yield from memory.shown(found)
+        return
+    for rank, one in enumerate(found):
+        yield f"{'' if rank == 0 else chr(10)}rank {rank} of {len(found)}"
+        yield from memory.shown(one)
+
+
+def _plain_memories(found: Memory | list[Memory]) -> Any:
+    return memory.plain(found) if isinstance(found, Memory) else [memory.plain(one) for one in found]
+
+
 REPORTS: dict[str, Report] = {
     "overview": Report(lambda plan, question: plan, _overview, _plain_overview),
     "block": Report(_block, block.shown, dict),
     "flow": Report(lambda plan, question: flow(plan.data), flows.shown, flows.plain),
-    "memory": Report(lambda plan, q: plan.memory(q.batch, q.lengths), memory.shown, memory.plain),
+    "memory": Report(_memories, _shown_memories, _plain_memories),
     "cost": Report(_costs, _shown_costs, _plain_costs),
     "timeline": Report(_timelines, timelines.shown, timelines.plain),
     "simulation": Report(

@@ -30,6 +30,7 @@ from lpc.runtime.workers.transport import (
 from lpc.runtime.workers.wire import Wire, parcel
 from lpc.specs.ranks.wiring import Edge
 
+ARRIVAL = Stamp(-1, 0, "the arrival of what was sent")
 JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
 KEPT = 512 * 2**20  # bytes that a rank keeps of what it has sent since the last checkpoint
 
@@ -69,6 +70,11 @@ class Gloo:
             self.held += sent.size
             if self.held > self.limit:
                 self._give_up()
+
+    def settle(self, ranks: Sequence[int]) -> None:
+        for to in () if self.meeting.keeps else ranks:
+            if to != self.rank:
+                self._sending(to, ARRIVAL, lambda stream: stream.settle(self.patience))
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         return taken(self, source, stamp)

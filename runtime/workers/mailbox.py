@@ -60,6 +60,9 @@ class Mailbox(Together):
             message = f"{made}: they may lag behind by {self.staleness}"
             raise LpcError(Diagnostic("0683", message, place=f"rank {self.rank}"))
 
+    def settle(self, ranks: Sequence[int]) -> None:
+        self.transport.settle(ranks)
+
     def take(self, source: int, seconds: float) -> Message | None:
         return self.transport.take(source, seconds)
 

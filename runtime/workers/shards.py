@@ -82,10 +82,12 @@ def _bind_reduce_scatter(section: Section, instruction: ReduceScatter) -> Operat
         flat = [t if shard is None else t.reshape(-1) for t, shard in zip(bundle, shards, strict=False)]
         for index, rank in enumerate(ranks):
             if rank != transport.rank:
-                transport.send(rank, stamp, _part(flat, shards, index))
+                part = _part(flat, shards, index)
+                transport.send(rank, stamp, [t.clone() for t in part] if transport.keeps else part)
         own = _part(flat, shards, ranks.index(transport.rank))
         given = (own if rank == transport.rank else transport.receive(rank, stamp) for rank in ranks)
         frame.env[target] = added(given, frame.symbols.get("B", 1), len(ranks))
+        transport.settle(ranks)  # the bundle would else stay until later values have left
 
     return reduce_scatter
 

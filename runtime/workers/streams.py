@@ -135,11 +135,16 @@ class Outgoing(Stream):
                     self._break(self.wire, error)
                 return True
 
+    def settle(self, patience: float) -> bool:
+        """Wait until all messages have arrived."""
+        while self.wire is None or self.pending:
+            self._settle(patience)
+        return True
+
     def end(self, patience: float) -> None:
         """Send the last message, and wait until all have arrived."""
         self.send(LAST, patience)
-        while self.wire is None or self.pending:
-            self._settle(patience)
+        self.settle(patience)
 
     def commit(self, base: int, keeps: bool) -> None:
         with self.turn:

@@ -52,6 +52,9 @@ class Threads(Together):
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         return taken(self, source, stamp)
 
+    def settle(self, ranks: Sequence[int]) -> None:
+        """What was sent is the receivers' already."""
+
     def take(self, source: int, seconds: float) -> Message | None:
         waiting = self.hub.queues[source, self.rank]
         try:

@@ -71,6 +71,9 @@ class Transport(Protocol):
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         """Return the next value of an edge. Errors: 0681 silence, 0682 a rank that is gone, 0683 another value."""
 
+    def settle(self, ranks: Sequence[int]) -> None:
+        """Wait until what was sent to these ranks has arrived, so that nobody keeps it here. Errors: as `send`."""
+
     def take(self, source: int, seconds: float) -> Message | None:
         """Return the next message of an edge, None where none comes in time. Raises GoneError."""
 
@@ -135,6 +138,9 @@ class Alone(Together):
 
     def receive(self, source: int, stamp: Stamp) -> list[Tensor]:
         raise self._lonely(f"receive `{stamp.value}` from rank {source}")
+
+    def settle(self, ranks: Sequence[int]) -> None:
+        pass
 
     def take(self, source: int, seconds: float) -> Message | None:
         return None

@@ -102,10 +102,11 @@ class Worker(Trainer):
         entries = [state[name] for name in shards if name in found]
         if not entries:
             return found
-        stamp = Stamp(self.steps_done, 0, what)
+        stamp, own = Stamp(self.steps_done, 0, what), [found[entry.name] for entry in entries]
+        held = [tensor.clone() for tensor in own] if self.transport.keeps else own
         for rank in self.group:
             if rank != self.transport.rank:
-                self.transport.send(rank, stamp, [found[entry.name] for entry in entries])
+                self.transport.send(rank, stamp, held)
         joined = gathered(entries, found, shards, self.group, self.transport, stamp)
         return found | {entry.name: tensor for entry, tensor in zip(entries, joined, strict=True)}
 

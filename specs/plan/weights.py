@@ -30,6 +30,11 @@ DTYPES: dict[str, tuple[str, int]] = {
 
 def tensor_types(image: bytes) -> dict[str, TensorType]:
     """Return the type of every tensor in the image, by name. Raises LpcError (0558) for a malformed image."""
+    return {name: kind for name, (kind, _) in tensor_places(image).items()}
+
+
+def tensor_places(image: bytes) -> dict[str, tuple[TensorType, int]]:
+    """Return the type of every tensor in the image, and where its bytes begin; see `tensor_types`."""
     size = int.from_bytes(image[:8], "little")
     if len(image) < 8 or size > len(image) - 8:
         raise _malformed("the header is cut short")
@@ -40,7 +45,8 @@ def tensor_types(image: bytes) -> dict[str, TensorType]:
     if not isinstance(header, dict):
         raise _malformed("the header is no object")
     room = len(image) - 8 - size
-    return {name: _type(name, entry, room) for name, entry in header.items() if name != "__metadata__"}
+    found = {name: _type(name, entry, room) for name, entry in header.items() if name != "__metadata__"}
+    return {name: (kind, 8 + size + header[name]["data_offsets"][0]) for name, kind in found.items()}
 
 
 def _type(name: str, entry: Any, room: int) -> TensorType:

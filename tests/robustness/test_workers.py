@@ -37,6 +37,7 @@ learn:
   - {blocks: head, optimizer: adam(lr=3e-3)}
 run: {steps: 120, seed: 3, target: cpu, log: every(1), checkpoint: every(4), validate: every(30)}
 """
+torch.set_num_threads(1)  # as each of several processes has
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
@@ -55,8 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def command(folder: Path, out: str, *more: str) -> list[str]:
-    return [sys.executable, "-m", "lpc", "run", str(folder / "w.plan"), "--out", str(folder / out), *more]
+def command(folder: Path, out: str, *more: str, plan: str = "w.plan") -> list[str]:
+    return [sys.executable, "-m", "lpc", "run", str(folder / plan), "--out", str(folder / out), *more]
 
 
 def run(folder: Path, out: str, *more: str) -> str:
@@ -118,12 +119,12 @@ def until_told(process: subprocess.Popen[bytes], log: Path, pattern: str) -> Non
 def started(folder: Path) -> Iterator[Any]:
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(out: str, *more: str) -> subprocess.Popen[bytes]:
+    def start(out: str, *more: str, plan: str = "w.plan") -> subprocess.Popen[bytes]:
         with (folder / f"{out}.log").open("ab") as log:
             processes.append(
                 subprocess.Popen(
-                    command(folder, out, *more), env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True,
-                    preexec_fn=interruptible,
+                    command(folder, out, *more, plan=plan), env=ENVIRONMENT, stdout=log, stderr=log,
+                    start_new_session=True, preexec_fn=interruptible,
                 )
             )
         return processes[-1]
@@ -218,3 +219,20 @@ def test_a_stopped_worker_is_given_up(folder: Path, started: Any) -> None:
         until_told(process, folder / "stopped.log", pattern)
     assert process.wait(120) == 0
     assert_same(folder, "stopped")
+
+
+def test_a_killed_part_is_taken_up(folder: Path, started: Any) -> None:
+    """Two processes hold a part of each block; one is killed, and comes back to the parts that it had saved."""
+    wide = SPEC.replace("linear(16)", "linear(32)").replace("steps: 120", "steps: 40, replicas: 2, shard: true")
+    plan, alone = lpc.build(wide), folder / "sharded"
+    plan.save(alone / "w.plan")
+    lpc.Trainer(plan, "cpu").fit(alone / "one")
+    process = started("parts", "--workers", "2", plan="sharded/w.plan")
+    until_step(process, folder / "parts", 12)
+    until(process, lambda: len(workers_of(process)) == 2)
+    workers_of(process)[1].kill()
+    assert process.wait(120) == 0
+    assert "rank 1 was killed by SIGKILL" in (folder / "parts.log").read_text()
+    manifest = json.loads(pieces.manifest_of(folder / "parts" / LAST).read_text())
+    assert [len(entry["parts"]) for entry in manifest["blocks"].values()] == [2, 2, 2]
+    assert_same(folder, "parts", alone)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import pytest
 
 import lpc
+from lpc.cli import main
 from lpc.specs.diagnostics import LpcError
 from lpc.specs.plan.instructions import Call, Free, Gather, Lend, Reduce, ReduceScatter
 from lpc.specs.plan.parse import parse
@@ -78,6 +81,20 @@ def test_a_rank_holds_its_part(plan: lpc.Plan) -> None:
     assert "fc1.bias" not in first.shards  # too small to be cut between units
     assert [held(p)["fc2.weight"].shape for p in (first, second)] == [(256,), (320,)]
     assert all(own.data.program.shards == {} for own in plan.ranks(3))  # no multiple of the replicas
+
+
+def test_inspect_tells_the_memory_of_each(
+    plan: lpc.Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan.save(tmp_path / "x.plan")
+    with pytest.raises(SystemExit) as left:
+        main(["inspect", str(tmp_path / "x.plan"), "--ranks", "2", "--memory", "--json"])
+    assert not left.value.code
+    found = [one["total"] for one in json.loads(capsys.readouterr().out)]
+    assert found == [own.memory().total for own in plan.ranks(2)]
+    with pytest.raises(SystemExit):
+        main(["inspect", str(tmp_path / "x.plan"), "--ranks", "2", "--memory"])
+    assert "rank 1 of 2" in capsys.readouterr().out
 
 
 def test_a_lend_that_is_missing_is_told(plan: lpc.Plan) -> None:
