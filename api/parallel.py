@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,7 +58,8 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     rank_plans(plan.data, plan.spec, asked)
     how.folder.mkdir(parents=True, exist_ok=True)
     plan.save(how.folder / PLAN)
-    command = ["-m", "lpc", "run", str(how.folder / PLAN), *how.options()]
+    options = (how if restarts else replace(how, keep=0)).options()  # nobody comes back
+    command = ["-m", "lpc", "run", str(how.folder / PLAN), *options]
     again = () if how.resume else ("--resume",)
     supervisor = Supervisor(command, asked, how.folder / LOGS, restarts, again, patience=how.patience)
     ended = supervisor.run()
