@@ -136,9 +136,18 @@ class Supervisor:
             ended = self.ended()
             if ended and not self.replaces(ended):
                 return self.cause(ended)
+            done = self.done()
             self.look()
+            if done and self.behind:
+                self.failed = min(self.behind.values())
+                print(f"all have to begin again: rank {min(self.behind)} needs who has ended already", file=self.out)
+                return LOST
             time.sleep(GLANCE)
         return 0
+
+    def done(self) -> bool:
+        """Tell whether a rank has ended in order."""
+        return any(process.poll() == 0 for process in self.processes)
 
     def ended(self) -> dict[int, int]:
         """Return the ranks that are not done in order, with their exit codes."""
@@ -189,8 +198,7 @@ class Supervisor:
     def hindrance(self, ended: Mapping[int, int]) -> str | None:
         """Return why ranks cannot be started again alone, in words where they are worth telling; None if they can."""
         died = all(code < 0 or code == STALE for code in ended.values())
-        done = any(process.poll() == 0 for process in self.processes)
-        if self.patience is None or not died or done or len(ended) == self.workers or self.server_died():
+        if self.patience is None or not died or self.done() or len(ended) == self.workers or self.server_died():
             return ""
         if self.used + len(ended) > self.restarts:
             return ""

@@ -207,3 +207,17 @@ def test_when_a_rank_is_started_again_alone(
         store.set(GIVEN_UP, else_["given_up"])
     monkeypatch.setattr("time.time", lambda: 1000.0 + else_.get("age", 1))
     assert supervisor.hindrance(supervisor.ended()) == wanted
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_who_needs_those_that_have_ended_begins_again_with_them(store: Client, tmp_path: Path, late: bool) -> None:
+    """It had died when all had come to the end; who has caught up needs nobody."""
+    supervisor = Supervisor([], 2, tmp_path, out=StringIO(), patience=60.0)
+    supervisor.store, supervisor.times, supervisor.since, supervisor.behind = store, [0, 1], {}, {1: 0.0}
+    codes = iter([None] * 5 + [0] * 9)
+    supervisor.processes = [
+        SimpleNamespace(poll=lambda: 0), SimpleNamespace(poll=lambda: next(codes)),
+    ]  # type: ignore[list-item]  # fmt: skip
+    if not late:
+        store.set(caught_up(1, 1), "yes")
+    assert supervisor.watch() == (LOST if late else 0)
