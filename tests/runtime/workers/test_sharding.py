@@ -21,6 +21,7 @@ from lpc.runtime.checkpoint import BEST, LAST
 from lpc.runtime.machine import loaded_fields
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.plan.shards import UNIT
+from lpc.specs.ranks.plan import rank_plans
 
 OnRanks = Callable[..., list[Any]]
 NET = """\
@@ -63,13 +64,11 @@ CASES = {
     "backprop": (text("gradient", "", MOMENTUM, "replicas: 2"), (2, 4), 14),
     "supervised in pieces": (text("gradient", LOCAL, "adamw(lr=0.01)", "replicas: 2, microbatches: 3"), (2, 3, 4), 14),
     "three replicas": (text(MIXED, LOCAL, "rmsprop(lr=0.01, momentum=0.5)", "replicas: 3, accumulate: 2"), (3, 6), 26),
-    "summed": (text("gradient", LOCAL, "nadam(lr=0.01)", "replicas: 2, memory: summed"), (2,), 14),
     "phases": (
         text("stop", LOCAL, ADAM, "replicas: 2, phases: [{train: b1, steps: 2}, {train: [b2, b3, head], steps: 2}]")
         .replace("norm1: batch_norm", "norm1: layer_norm"), (2, 4), 14,
     ),
-    "some blocks": (text(MIXED, LOCAL, "adagrad(lr=0.1)", "replicas: 2", "[b2, he*]"), (4,), 14),
-    "fewer samples than replicas": (text("stop", LOCAL, ADAM, "replicas: 3").replace("batch_norm", "relu"), (3, 6), 2),
+    "some blocks": (text("gradient", LOCAL, "adagrad(lr=0.1)", "replicas: 2, memory: summed", "[b2, he*]"), (4,), 14),
     "feedback": (
         "recipe: direct_feedback(optimizer=sgd(lr=0.1))\n"
         + text("", "", "", "replicas: 2").replace(", links: ", "").replace('learn: [{blocks: "*", optimizer: }]\n', ""),
@@ -77,7 +76,7 @@ CASES = {
         14,
     ),
     "narrow pieces": (
-        text("gradient", LOCAL, ADAM, "replicas: 2, microbatches: 4").replace("batch_norm", "relu"), (2, 4), 7,
+        text("gradient", LOCAL, ADAM, "replicas: 2, microbatches: 4").replace("batch_norm", "relu"), (2, 4), 3,
     ),
 }  # fmt: skip
 
@@ -182,8 +181,7 @@ run: {RUN, shard: true}
     [
         ("stop", ADAM, "replicas: 4", 4, 0.36),
         ("gradient", MOMENTUM, "replicas: 2", 2, 0.60),
-        ("stop", "rmsprop(lr=0.01)", "replicas: 3, microbatches: 2", 3, 0.60),
-        ("gradient", ADAM, "replicas: 2, accumulate: 2", 4, 0.70),
+        ("gradient", "rmsprop(lr=0.01)", "replicas: 2, microbatches: 2, accumulate: 2", 4, 0.80),
     ],
 )
 def test_memory_is_what_was_predicted(
@@ -191,7 +189,7 @@ def test_memory_is_what_was_predicted(
 ) -> None:
     """To the byte, and well under that of a rank that holds whole blocks."""
     given_text = WIDE.replace("LINK", link).replace("OPTIMIZER", optimizer).replace("RUN", run)
-    plan, whole = lpc.build(given_text), lpc.build(given_text.replace("shard: true", "shard: false"))
+    plan = lpc.build(given_text)
     (batch,) = batches(8 * plan.spec.run.accumulate, 1)
 
     def act(worker: Worker) -> dict[str, int]:
@@ -201,7 +199,8 @@ def test_memory_is_what_was_predicted(
     found = ranks(plan, workers, act, watched=False)
     assert [own["measured"] for own in found] == [own["predicted"] for own in found]
     assert [own["predicted"] for own in found] == [own.memory(8).total for own in plan.ranks(workers)]
-    largest = max(own.memory(8).total for own in whole.ranks(workers))
+    whole = plan.spec.model_copy(update={"run": plan.spec.run.model_copy(update={"shard": ()})})
+    largest = max(lpc.Plan(own).memory(8).total for own in rank_plans(plan.data, whole, workers))
     assert max(own["measured"] for own in found) < share * largest
 
 
@@ -276,7 +275,7 @@ def test_each_rank_saves_its_parts(saving: lpc.Plan, tmp_path: Path, ranks: OnRa
         pieces.read(tmp_path / LAST, ["b1"])
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(
     widths=st.lists(st.integers(5, 40), min_size=2, max_size=4),
     replicas=st.integers(2, 4),
