@@ -81,6 +81,10 @@ PLANS: dict[str, tuple[str, str]] = {  # name -> spec without `run`, what is add
     "transformer, replicas": (
         TRANSFORMER + blocks(TRANSFORMER_BLOCKS, "gradient") + WHOLE, ", replicas: 2, microbatches: 2, accumulate: 2"
     ),
+    "transformer, sharded": (
+        TRANSFORMER + blocks(TRANSFORMER_BLOCKS, "gradient") + WHOLE,
+        ", replicas: 2, microbatches: 2, accumulate: 2, shard: true",
+    ),
     "digits, four replicas": (MLP + blocks(MLP_BLOCKS, "gradient") + WHOLE, ", replicas: 4"),
     "BlockProp": ("recipe: blockprop(steps=3)\n" + CHAIN + CHAINED, ""),
     "BlockProp, cached": ("recipe: blockprop_cached(refresh=2)\n" + CHAIN + CHAINED, ""),
