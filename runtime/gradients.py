@@ -63,5 +63,6 @@ def scaled(gradients: Gradients, norm: float, whole: Tensor) -> Gradients:
     """
     present = [g for g in gradients if g is not None]
     factor = torch.clamp(norm / (whole + 1e-6), max=1.0)
+    del whole  # a number that nobody needs beside the scaled gradients
     found = iter(torch._foreach_mul(present, factor)) if present else iter(())
     return [None if g is None else next(found) for g in gradients]
