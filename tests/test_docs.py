@@ -117,11 +117,17 @@ def test_every_block_works(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def run(script: str, folder: Path, place: str, code: int) -> tuple[str, str]:
     """Run the lines of a shell block; return what they printed, on stdout and stderr.
 
-    Lines of nothing but `lpc` run in this process, which has all libraries loaded; a bash takes the other blocks.
+    Lines of nothing but `lpc` run in this process, which has all libraries loaded; a bash takes each of the others.
     """
-    lines = [shlex.split(line, comments=True) for line in script.splitlines()]
-    if all(line[:1] == ["lpc"] and not set("|><;&$`") & set("".join(line)) for line in lines):
-        return tuple("".join(parts) for parts in zip(*(command(line[1:], place, code) for line in lines), strict=True))
+    assert "\\\n" not in script, f"{place}: lines are run one by one"
+    parts = (run_line(line, folder, place, code) for line in script.splitlines())
+    return tuple("".join(texts) for texts in zip(*parts, strict=True))
+
+
+def run_line(script: str, folder: Path, place: str, code: int) -> tuple[str, str]:
+    words = shlex.split(script, comments=True)
+    if words[:1] == ["lpc"] and not set("|><;&$`") & set("".join(words)):
+        return command(words[1:], place, code)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     line = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(
