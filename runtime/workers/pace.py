@@ -21,7 +21,7 @@ from lpc.runtime.workers.mailbox import NONE, Mailbox
 from lpc.runtime.workers.transfers import reduction
 from lpc.runtime.workers.transport import Stamp, silent
 from lpc.specs.plan.instructions import Instruction, Offer, Receive, Reduce, Send, Update
-from lpc.specs.ranks.lagging import halves
+from lpc.specs.ranks.lagging import awaited, halves
 from lpc.specs.ranks.makers import flat
 
 GLANCE = 0.0005  # seconds between looks at what has come
@@ -69,12 +69,12 @@ class _Half:
     @cached_property
     def awaited(self) -> list[tuple[int, str]]:
         """What it waits for first, from which ranks; nothing where others wait for what it sends before."""
-        match next((one for one in flat(self.body) if isinstance(one, Receive | Reduce | Send)), None):
+        match awaited(tuple(self.body), self.offered):
             case Receive(value=value, rank=rank):
                 return [(rank, value)]
-            case Reduce(value=value, ranks=ranks) if value in self.offered:
+            case Reduce(value=value, ranks=ranks):
                 return [(rank, reduction(value, ranks)) for rank in ranks]
-            case _:
+            case None:
                 return []
 
 

@@ -13,7 +13,7 @@ an edge has to hold: see `wiring.room_needed`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -57,6 +57,20 @@ def halves(body: Body) -> tuple[Body, Body]:
     """Return what a step does before its `lag` and after it; without one all of it comes first."""
     cut = next((index for index, one in enumerate(body) if isinstance(one, Lag)), len(body))
     return body[:cut], body[cut + 1 :]
+
+
+def awaited(late: Body, offered: Collection[str]) -> Receive | Reduce | None:
+    """Return what a second half waits for first; None where it waits for nothing, or gives something before.
+
+    `offered`: values that the first half has given to those who add them up.
+    """
+    match next((one for one in flat(late) if isinstance(one, Receive | Reduce | Send)), None):
+        case Receive() as found:
+            return found
+        case Reduce() as found if found.value in offered:
+            return found
+        case _:
+            return None
 
 
 @dataclass

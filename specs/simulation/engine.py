@@ -1,13 +1,14 @@
 """Who computes, sends and waits when? A deterministic simulation of events: ranks, edges between them, cores.
 
 A rank does one thing after another. What it gives to an edge leaves while it goes on, one value after another, and it
-waits only where the edge has no room; what it takes from an edge it waits for. The same programs give the same times.
+waits only where the edge has no room; what it takes from an edge it waits for. Values of one name are taken as they
+were given. The same programs give the same times.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -17,10 +18,11 @@ Edge = tuple[int, int]  # from rank, to rank
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Be busy for some seconds with a block."""
+    """Be busy for some seconds with a block; `ahead`: of a step so many steps after the first that is not over."""
 
     seconds: float
     block: str = ""
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,35 @@ class Give:
 
     rank: int
     size: float
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Wait for the next value of another rank."""
+    """Wait for the next value of a name from another rank."""
 
     rank: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Let another rank know something, after all that was given to it before; it needs no room."""
+
+    rank: int
+    name: str
+
+
+@dataclass(slots=True)
+class Pick:
+    """Wait until values are there, or marks, whatever is first. `late` is the answer: was it the values?
+
+    Both are pairs of a rank and a name; values stay where they are, to be taken.
+    """
+
+    values: tuple[tuple[int, str], ...]
+    marks: tuple[tuple[int, str], ...]
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +67,7 @@ class Done:
     """A step is over."""
 
 
-Work: TypeAlias = Compute | Give | Take | Done
+Work: TypeAlias = Compute | Give | Take | Mark | Pick | Done
 
 
 @dataclass(frozen=True)
@@ -105,13 +129,14 @@ class Simulation:
     def period(self) -> float:
         """Seconds from step to step once all ranks are at work: over the second half of the steps.
 
-        In the end first ranks are done and leave their share of the cores to others, which cannot last.
+        In the end first ranks are done and leave their share of the cores to others, or have begun all steps and end
+        what was left of them, which cannot last.
         """
         last: list[float] = [max(ends) for ends in zip(*self.ends, strict=True)]
         half = (self.steps - 1) // 2
         if self.steps == 1:
             return last[-1]
-        return max((last[-1] - last[half]) / (self.steps - 1 - half), self.work / self.speed)
+        return max((last[-1] - last[half]) / (self.steps - 1 - half), self.work / self.speed, self.busiest)
 
     @property
     def first(self) -> float:
@@ -122,6 +147,14 @@ class Simulation:
     def work(self) -> float:
         """Seconds of computation in a step, on all ranks together."""
         return sum(one.seconds for one in self.busy) / self.steps
+
+    @property
+    def busiest(self) -> float:
+        """Seconds of computation in a step, on the rank that has most."""
+        found = [0.0 for _ in self.ends]
+        for one in self.busy:
+            found[one.rank] += one.seconds
+        return max(found) / self.steps
 
     @property
     def bubble(self) -> float:
@@ -145,13 +178,19 @@ def simulate(programs: Sequence[Iterator[Work]], network: Network) -> Simulation
 
 @dataclass
 class _Edge:
-    """Values on the way, by when they arrive; the line is free again at `free`."""
+    """Values on the way, by name and when they arrive; the line is free again at `free`."""
 
-    arrivals: deque[float] = field(default_factory=deque)
+    arrivals: defaultdict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    marks: dict[str, float] = field(default_factory=dict)
+    held: int = 0
     free: float = 0.0
     sent: float = 0.0
-    taker: bool = False  # the other rank waits for a value
+    taker: str | None = None  # the other rank waits for a value of this name
     giver: bool = False  # this rank waits for room
+
+    def arrival(self, name: str) -> float:
+        """Return when the next value of a name is there; never, as far as is known, if it was not given."""
+        return self.arrivals[name][0] if self.arrivals[name] else float("inf")
 
 
 class _Cores:
@@ -198,12 +237,15 @@ class _World:
         self.cores = _Cores(network)
         self.events: list[tuple[float, int, int]] = [(0.0, rank, rank) for rank in range(len(programs))]
         self.count = len(programs)
+        self.awake = list(range(self.count))  # the number of the event that each rank waits for
 
     def run(self) -> Simulation:
         heapq.heapify(self.events)
         while self.events or self.cores.working:
             if self.events and self.events[0][0] <= self.cores.next():
-                now, _, rank = heapq.heappop(self.events)
+                now, number, rank = heapq.heappop(self.events)
+                if number != self.awake[rank]:
+                    continue
             else:
                 done = self.cores.finish()
                 self.busy.append(done)
@@ -220,49 +262,78 @@ class _World:
 
     def at(self, time: float, rank: int) -> None:
         self.count += 1
+        self.awake[rank] = self.count
         heapq.heappush(self.events, (time, self.count, rank))
 
     def advance(self, rank: int, now: float) -> bool:
         """Do a rank's next thing, if it can be done in no time."""
         match self.next[rank]:
-            case Compute(seconds=seconds, block=block):
+            case Compute(seconds=seconds, block=block, ahead=ahead):
                 if seconds == 0:
                     return True
-                self.cores.start(Busy(rank, len(self.ends[rank]), block, now, now, seconds))
+                self.cores.start(Busy(rank, len(self.ends[rank]) + ahead, block, now, now, seconds))
                 return False
-            case Give(rank=other, size=size):
-                return self.give(rank, other, size, now)
-            case Take(rank=other):
-                return self.take(rank, other, now)
+            case Give() as given:
+                return self.give(rank, given, now)
+            case Take(rank=other, name=name):
+                return self.take(rank, other, name, now)
+            case Mark(rank=other, name=name):
+                edge = self.edge(rank, other)
+                edge.marks[name] = max(now, edge.free) + self.network.latency
+                return self.told(other, now)
+            case Pick() as pick:
+                return self.pick(rank, pick, now)
             case Done():
                 self.ends[rank].append(now)
                 return True
             case None:
                 return False
 
-    def give(self, rank: int, other: int, size: float, now: float) -> bool:
-        edge = self.edges.setdefault((rank, other), _Edge())
-        if len(edge.arrivals) >= self.network.room:
+    def edge(self, rank: int, other: int) -> _Edge:
+        return self.edges.setdefault((rank, other), _Edge())
+
+    def give(self, rank: int, given: Give, now: float) -> bool:
+        edge = self.edge(rank, given.rank)
+        if edge.held >= self.network.room:
             edge.giver = True
             return False
-        edge.free = max(now, edge.free) + size / self.network.bandwidth
-        edge.arrivals.append(edge.free + self.network.latency)
-        edge.sent += size
-        if edge.taker:
-            edge.taker = False
-            self.at(max(now, edge.arrivals[0]), other)
+        edge.free = max(now, edge.free) + given.size / self.network.bandwidth
+        edge.arrivals[given.name].append(edge.free + self.network.latency)
+        edge.held += 1
+        edge.sent += given.size
+        if edge.taker == given.name:
+            edge.taker = None
+            self.at(max(now, edge.arrival(given.name)), given.rank)
+        return self.told(given.rank, now)
+
+    def told(self, rank: int, now: float) -> bool:
+        """Let a rank that may have two things to wait for look again."""
+        if isinstance(self.next[rank], Pick):
+            self.at(now, rank)
         return True
 
-    def take(self, rank: int, other: int, now: float) -> bool:
-        edge = self.edges.setdefault((other, rank), _Edge())
-        if not edge.arrivals:
-            edge.taker = True
+    def take(self, rank: int, other: int, name: str, now: float) -> bool:
+        edge = self.edge(other, rank)
+        if not edge.arrivals[name]:
+            edge.taker = name
             return False
-        if edge.arrivals[0] > now:
-            self.at(edge.arrivals[0], rank)
+        if edge.arrival(name) > now:
+            self.at(edge.arrival(name), rank)
             return False
-        edge.arrivals.popleft()
+        edge.arrivals[name].popleft()
+        edge.held -= 1
         if edge.giver:
             edge.giver = False
             self.at(now, other)
         return True
+
+    def pick(self, rank: int, pick: Pick, now: float) -> bool:
+        values = max((self.edge(other, rank).arrival(name) for other, name in pick.values), default=now)
+        never = float("inf")
+        marks = max((self.edge(other, rank).marks.get(name, never) for other, name in pick.marks), default=now)
+        pick.late = values <= now
+        if min(values, marks) <= now:
+            return True
+        if min(values, marks) < never:
+            self.at(min(values, marks), rank)
+        return False

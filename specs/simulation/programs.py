@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,9 +16,11 @@ from lpc.specs.plan.instructions import (
     Every,
     Gather,
     Instruction,
+    Lag,
     Later,
     Lend,
     Load,
+    Offer,
     Only,
     Parallel,
     Part,
@@ -32,7 +35,20 @@ from lpc.specs.plan.instructions import (
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.shards import held, part_size, sharded
-from lpc.specs.simulation.engine import Compute, Done, Give, Network, Simulation, Take, Work, simulate
+from lpc.specs.ranks.lagging import Body, awaited, halves
+from lpc.specs.ranks.makers import flat
+from lpc.specs.simulation.engine import (
+    Compute,
+    Done,
+    Give,
+    Mark,
+    Network,
+    Pick,
+    Simulation,
+    Take,
+    Work,
+    simulate,
+)
 
 STEPS = 8
 
@@ -83,12 +99,15 @@ def simulated(
     phase: int = 0,
     handling: float = 0.0,
 ) -> Simulation:
-    """Return how some steps of the ranks' plans go (see `specs.ranks.plan.rank_plans`).
+    """Return how some steps of the ranks' plans go (see `specs.ranks.plan.rank_plans`); more of them if they overlap.
 
     `handling`: seconds that a rank computes to give a value away, and again to take one. Errors: 0562 a length that
     is not given.
     """
-    programs = [_Program(plan, rank, dict(lengths), costs).steps(steps, phase) for rank, plan in enumerate(plans)]
+    lags = [one.steps for plan in plans for one in plan.program.steps[phase] if isinstance(one, Lag)]
+    steps *= 1 + max(lags, default=0)  # they come in turns of so many
+    ranks = [_Program(plan, rank, dict(lengths), costs) for rank, plan in enumerate(plans)]
+    programs = [rank.paced(steps, phase) if lags else rank.steps(steps, phase) for rank in ranks]
     return simulate([_handled(program, handling) for program in programs], network)
 
 
@@ -102,6 +121,19 @@ def _handled(program: Iterator[Work], seconds: float) -> Iterator[Work]:
             yield Compute(seconds)
 
 
+def _mark(step: int) -> str:
+    """Return what tells others that a first half is over."""
+    return f"{step} begun"
+
+
+def _neighbours(first: Body) -> tuple[list[int], list[int]]:
+    """Return the ranks that a first half takes from, and those that it gives to."""
+    inside = list(flat(first))
+    targets = {one.rank for one in inside if isinstance(one, Send)}
+    targets |= {rank for one in inside if isinstance(one, Offer) for rank in one.ranks}
+    return sorted({one.rank for one in inside if isinstance(one, Receive)}), sorted(targets)
+
+
 @dataclass
 class _Program:
     plan: Plan
@@ -111,6 +143,13 @@ class _Program:
     types: dict[str, list[TensorType]] = field(default_factory=dict)  # of what the rank has made
     known: dict[tuple[str, int], float] = field(default_factory=dict)
     sources: dict[str, list[str]] = field(default_factory=dict)  # of the gradients that it has made
+    named: bool = False  # are values taken by name, as where steps overlap, or as they come?
+    open: deque[int] = field(default_factory=deque)  # steps whose second half is to come
+
+    @cached_property
+    def offered(self) -> set[str]:
+        """Values that are given to those who add them up before they are added up here."""
+        return {one.value for body in self.plan.program.steps for one in flat(body) if isinstance(one, Offer)}
 
     @cached_property
     def held(self) -> dict[str, TensorType]:
@@ -121,17 +160,63 @@ class _Program:
             yield from self.body(self.plan.program.steps[phase], step, self.lengths["B"])
             yield Done()
 
+    def paced(self, count: int, phase: int) -> Iterator[Work]:
+        """Go through steps that overlap, in the order in which values come (see `runtime.workers.pace`)."""
+        body = self.plan.program.steps[phase]
+        first, second = halves(body)
+        ahead = next((one.steps for one in body if isinstance(one, Lag)), 0)
+        receives, targets = _neighbours(first)
+        self.named = True
+        for step in range(count):
+            marks = tuple((rank, _mark(step)) for rank in receives)
+            while self.open and (len(self.open) > ahead or (yield from self.late(first, second, marks))):
+                yield from self.end(second)
+            self.open.append(step)
+            yield from self.body(first, step, self.lengths["B"])
+            yield from (Mark(rank, _mark(step)) for rank in targets if rank != self.rank)
+            if not second:
+                yield from self.end(second)
+        while self.open:
+            yield from self.end(second)
+
+    def late(self, first: Body, second: Body, marks: tuple[tuple[int, str], ...]) -> Generator[Work, None, bool]:
+        """Wait for what the oldest second half waits for or for marks; tell whether it was the former."""
+        pick = Pick(self.awaited(first, second), marks)
+        yield pick
+        return pick.late
+
+    def end(self, second: Body) -> Iterator[Work]:
+        """Go through the oldest second half that is left."""
+        yield from self.body(second, self.open[0], self.lengths["B"])
+        self.open.popleft()
+        yield Done()
+
+    def awaited(self, first: Body, second: Body) -> tuple[tuple[int, str], ...]:
+        """Return what the oldest second half waits for first, by rank and name."""
+        step, offered = self.open[0], {one.value for one in flat(first) if isinstance(one, Offer)}
+        match awaited(second, offered):
+            case Receive(value=value, rank=rank):
+                return ((rank, self.name(step, value)),)
+            case Reduce(value=value, ranks=ranks):
+                return tuple((rank, self.name(step, f"sum {value}")) for rank in ranks if rank != self.rank)
+            case None:
+                return ()
+
+    def name(self, step: int, value: str) -> str:
+        """Return what a value of a step is called on an edge."""
+        return f"{step} {value}" if self.named else ""
+
     def body(self, body: Sequence[Instruction], step: int, size: int) -> Iterator[Work]:
         for instruction in body:
             match instruction:
                 case Call() | Update():
-                    yield self.compute(instruction, size)
+                    yield self.compute(instruction, step, size)
                 case Load(values=values, fields=fields):
                     self.types |= {v: [self.plan.program.fields[f]] for v, f in zip(values, fields, strict=True)}
                 case Send(value=value, rank=rank):
-                    yield Give(rank, self.size(value, size))
+                    yield Give(rank, self.size(value, size), self.name(step, value))
                 case Receive(value=value, rank=rank):
-                    yield Take(rank)
+                    yield Take(rank, self.name(step, value))
                 case Lend(block=block, ranks=ranks):
                     size_of_part = sum(nbytes(self.held[e.name], {}) for e in sharded(self.plan.program, block))
                     yield from (Give(rank, float(size_of_part)) for rank in ranks)
@@ -140,10 +225,12 @@ class _Program:
                 case ReduceScatter(value=value, ranks=ranks):
                     yield from (Give(r, self.part_for(value, i)) for i, r in enumerate(ranks) if r != self.rank)
                     yield from (Take(rank) for rank in ranks if rank != self.rank)
+                case Offer(value=value, ranks=ranks):
+                    yield from self.offer(value, ranks, step, size)
                 case Reduce(value=value, ranks=ranks):
-                    others = [rank for rank in ranks if rank != self.rank]
-                    yield from (Give(rank, self.size(value, size)) for rank in others)
-                    yield from (Take(rank) for rank in others)
+                    if value not in self.offered:
+                        yield from self.offer(value, ranks, step, size)
+                    yield from (Take(rank, self.name(step, f"sum {value}")) for rank in ranks if rank != self.rank)
                 case Part():
                     yield from self.part(instruction, step, size)
                 case Repeat(count=count, body=inner):
@@ -153,6 +240,12 @@ class _Program:
                     yield from self.body(inner, step, size) if step >= phase and (step - phase) % period == 0 else ()
                 case Relax(body=inner) | Parallel(body=inner) | Due(body=inner):
                     yield from self.body(inner, step, size)
+
+    def offer(self, value: str, ranks: Sequence[int], step: int, size: int) -> Iterator[Work]:
+        """Give a bundle to all others that add it up."""
+        for rank in ranks:
+            if rank != self.rank:
+                yield Give(rank, self.size(value, size), self.name(step, f"sum {value}"))
 
     def part(self, part: Part, step: int, size: int) -> Iterator[Work]:
         """Go through the pieces, the second half of the body some pieces behind the first."""
@@ -166,18 +259,19 @@ class _Program:
             yield from self.body(part.body[:cut], step, found[turn]) if turn < len(found) else ()
             yield from self.body(part.body[cut:], step, found[turn - turns]) if turn >= turns else ()
 
-    def compute(self, instruction: Call | Update, size: int) -> Compute:
+    def compute(self, instruction: Call | Update, step: int, size: int) -> Compute:
+        ahead = step - self.open[0] if self.open else 0
         key = (str(instruction), size)
         if key not in self.known:
             self.known[key] = self.costs(self.plan, instruction, {**self.lengths, "B": size})
         if isinstance(instruction, Update):
-            return Compute(self.known[key], instruction.block)
+            return Compute(self.known[key], instruction.block, ahead)
         kernel = self.plan.kernels["native"][instruction.kernel]
         for value, bundle in zip(instruction.values, kernel.results, strict=True):
             self.types[value] = [port.type for port in bundle.ports]
             if bundle.role == "gradients":
                 self.sources[value] = [port.source for port in bundle.ports]
-        return Compute(self.known[key], kernel.block)
+        return Compute(self.known[key], kernel.block, ahead)
 
     def part_for(self, value: str, index: int) -> float:
         """Return the bytes of gradients that another rank adds up: its part, or all of what is not sharded."""

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpc.specs.simulation.engine import Compute, Done, Give, LockedError, Network, Simulation, Take, Work, simulate
+from lpc.specs.simulation.engine import (
+    Compute,
+    Done,
+    Give,
+    LockedError,
+    Mark,
+    Network,
+    Pick,
+    Simulation,
+    Take,
+    Work,
+    simulate,
+)
 
 
 def run(bodies: list[list[Work]], steps: int = 6, network: Network | None = None) -> Simulation:
@@ -113,6 +125,70 @@ def test_cores_do_all_the_work_and_stand_still_only_where_there_is_none(times: l
         working = len(left) - index
         now, done = now + (time - done) * max(working / cores, 1.0), time
         assert sorted(end for (end,) in found.ends)[index] == pytest.approx(now)
+
+
+def begins(count: int, staleness: int, first: float, second: float) -> Iterator[Work]:
+    """Begin so many more steps while what the other rank makes of an earlier one is not there."""
+    begun: list[int] = []
+    for step in [*range(count), count]:
+        while begun:
+            pick = Pick(((1, f"back {begun[0]}"),), ())
+            if len(begun) <= staleness and step < count:
+                yield pick
+                if not pick.late:
+                    break
+            yield from (Take(1, f"back {begun.pop(0)}"), Compute(second), Done())
+        if step < count:
+            begun.append(step)
+            yield from (Compute(first, ahead=step - begun[0]), Give(1, 0, f"there {step}"), Mark(1, f"{step}"))
+
+
+def answers(count: int, seconds: float) -> Iterator[Work]:
+    for step in range(count):
+        yield from (Take(0, f"there {step}"), Compute(seconds), Give(0, 0, f"back {step}"), Done())
+
+
+def overlapped(staleness: int, first: float, second: float, answer: float, latency: float) -> Simulation:
+    count = 16 * (staleness + 1)
+    programs = [begins(count, staleness, first, second), answers(count, answer)]
+    return simulate(programs, Network(latency=latency, room=64))
+
+
+@pytest.mark.parametrize(("staleness", "period"), [(0, 9.0), (1, 4.5), (2, 3.0), (5, 3.0)])
+def test_steps_begin_while_others_are_on_their_way(staleness: int, period: float) -> None:
+    """1 second, 2 there, 3 to be answered, 2 back, 1 second: in turns of all that may be under way, or as fast as it is
+    answered."""
+    found = overlapped(staleness, 1.0, 1.0, 3.0, 2.0)
+    assert found.period == pytest.approx(period)
+    assert [b.step for b in found.busy if b.rank == 0 and b.start < 4] == list(range(min(staleness + 1, 4)))
+
+
+@given(st.floats(0.1, 5), st.floats(0.1, 5), st.floats(0.1, 5), st.floats(0, 6), st.integers(0, 4))
+def test_staleness_is_worth_no_more_than_what_is_waited_for(
+    first: float, second: float, answer: float, latency: float, staleness: int
+) -> None:
+    """A turn is no shorter than its way there and back, and no longer than in order; it is as short where who begins is
+    not the slower one, which has to choose what to do."""
+    way = first + second + answer + 2 * latency
+    found = overlapped(staleness, first, second, answer, latency).period
+    least = max(first + second, answer, way / (staleness + 1))
+    assert least * (1 - 1e-9) <= found <= way * (1 + 1e-9)
+    if first + second <= answer or not staleness:
+        assert found == pytest.approx(least)
+
+
+def test_a_mark_comes_after_what_was_given_before() -> None:
+    """100 bytes at 50 a second; what waits for the mark, or for a value that is never given, goes on then."""
+
+    def waits() -> Iterator[Work]:
+        pick = Pick(((0, "never"),), ((0, "all"),))
+        yield pick
+        assert not pick.late
+        yield from (Take(0, "a"), Done())
+
+    given = [Give(1, 100, "a"), Mark(1, "all"), Done()]
+    found = simulate([iter(given), waits()], Network(latency=1.0, bandwidth=50.0))
+    assert found.ends == ((0.0,), (3.0,))
 
 
 def test_ranks_that_wait_for_each_other_are_told() -> None:

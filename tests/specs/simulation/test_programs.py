@@ -27,6 +27,10 @@ decompose: {blocks: {b1: fc1, b2: fc2, b3: fc3, head: out}, links: LINK}
 learn: [{blocks: "*", HEAD optimizer: sgd(lr=0.1)}]
 run: {RUN}
 """
+VARIABLES = SPEC.partition("decompose")[0] + """\
+decompose: {blocks: {b1: fc1, b2: fc2, b3: fc3, head: out}}
+recipe: blockprop(steps=2)
+"""
 BATCH = 8
 
 
@@ -38,10 +42,12 @@ def seconds(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
     return {"forward": 1, "backward": 2, "local": 3}[way] * lengths["B"] / BATCH
 
 
-def found(link: str, run: str, workers: int, head: str = "", handling: float = 0.0) -> Simulation:
+def found(
+    link: str, run: str, workers: int, head: str = "", handling: float = 0.0, latency: float = 0.0
+) -> Simulation:
     plan = lpc.build(SPEC.replace("LINK", link).replace("RUN", run).replace("HEAD", head))
     plans = rank_plans(plan.data, plan.spec, workers)
-    return simulated(plans, {"B": BATCH}, seconds, Network(room=64), handling=handling)
+    return simulated(plans, {"B": BATCH}, seconds, Network(latency=latency, room=64), handling=handling)
 
 
 LOCAL = "head: linear, loss: cross_entropy,"
@@ -72,6 +78,35 @@ def test_replicas_share_a_batch_and_reduce() -> None:
     assert two.period == pytest.approx(4 * 3 / 2)
     weights = 3 * (8 * 8 + 8) + (8 * 4 + 4)  # of the network, and of three heads
     assert two.traffic == 2 * 4 * (weights + 3 * (8 * 4 + 4))
+
+
+@pytest.mark.parametrize(("staleness", "period"), [(0, 4 * 10 + 6), (1, (6 + 10) / 2), (2, 6)])
+def test_late_sums_are_waited_for_together(staleness: int, period: float) -> None:
+    """Four sums of 10 seconds each, one after another; or offered within 6 seconds, and added up some steps later."""
+    one = found("stop", f"replicas: 2, staleness: {staleness}", 2, LOCAL, latency=10.0)
+    assert one.period == pytest.approx(period)
+    assert one.steps == 8 * (staleness + 1)
+    assert one.traffic == found("stop", "replicas: 2", 2, LOCAL).traffic
+
+
+def test_variables_that_come_back_are_waited_for_together() -> None:
+    """Steps of four ranks wait for variables; with no staleness in the spec, or 0, the simulation is the same."""
+    plans = {}
+    for staleness in (None, 0, 1, 3):
+        run = "" if staleness is None else f"run: {{staleness: {staleness}}}\n"
+        built = lpc.build(VARIABLES + run)
+        plans[staleness] = rank_plans(built.data, built.spec, 4)
+
+    def told(staleness: int | None) -> Simulation:
+        def each(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
+            return float(isinstance(instruction, Call))
+
+        return simulated(plans[staleness], {"B": BATCH}, each, Network(room=64))
+
+    assert told(0) == told(None)
+    assert told(0).period > told(1).period > told(3).period >= told(3).busiest
+    assert told(3).work > told(0).work  # forward passes that are run anew
+    assert len({b.step for b in told(3).busy if b.rank == 0 and b.start < told(3).ends[0][0]}) == 4
 
 
 def test_inspect_simulates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
