@@ -49,11 +49,14 @@ def interruptible() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plan, and in `one` what one process makes of it."""
+    """A folder with the plan, and in `one` what one process makes of it, with one thread as workers have."""
     found = tmp_path_factory.mktemp("workers")
     plan = lpc.build(SPEC)
     plan.save(found / "w.plan")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     lpc.Trainer(plan, "cpu").fit(found / "one")
+    torch.set_num_threads(threads)
     return found
 
 
