@@ -20,7 +20,21 @@ from lpc.ejecting.parts import rates
 from lpc.ejecting.parts.clock import Clock
 from lpc.ejecting.steps import WRITERS
 from lpc.runtime.schedules import lr_factor
-from lpc.specs.plan.instructions import KINDS, Lag, Later, Offer, Only, Receive, Reduce, Send
+from lpc.specs.plan.instructions import (
+    KINDS,
+    Gather,
+    Lag,
+    Later,
+    Lend,
+    Norms,
+    Offer,
+    Only,
+    Receive,
+    Reduce,
+    ReduceScatter,
+    Scale,
+    Send,
+)
 
 NETWORK = """
 network:
@@ -137,7 +151,8 @@ def test_ejected_code_has_no_mistakes_that_a_linter_finds(trained: dict[str, Any
 
 
 def test_every_instruction_of_one_process_is_written() -> None:
-    assert set(KINDS.values()) - set(WRITERS) == {Send, Receive, Later, Only, Reduce, Offer, Lag}
+    of_ranks = {Send, Receive, Later, Only, Reduce, Offer, Lag, Lend, Gather, ReduceScatter, Norms, Scale}
+    assert set(KINDS.values()) - set(WRITERS) == of_ranks
 
 
 @pytest.mark.parametrize(
