@@ -56,8 +56,7 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     if how.memory:
         raise lpc.LpcError(lpc.Diagnostic("0684", "`--memory` measures one process", place="--memory"))
     rank_plans(plan.data, plan.spec, asked)
-    how.folder.mkdir(parents=True, exist_ok=True)
-    plan.save(how.folder / PLAN)
+    _keep(plan, how)
     options = (how if restarts else replace(how, keep=0)).options()  # nobody comes back
     command = ["-m", "lpc", "run", str(how.folder / PLAN), *options]
     again = () if how.resume else ("--resume",)
@@ -66,6 +65,18 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
     if ended.code:
         raise typer.Exit(ended.code)
     return {}
+
+
+def _keep(plan: Plan, how: Fit) -> None:
+    """Save the plan in the folder. A run that goes on has to be of it (0671), before the one there is replaced."""
+    from lpc.runtime import pieces
+    from lpc.runtime.checkpoint import LAST
+    from lpc.specs.plan.manifest import plan_hash
+
+    if how.resume and pieces.exists(how.folder / LAST):
+        pieces.read(how.folder / LAST, ()).ensure_of(plan_hash(plan.data))
+    how.folder.mkdir(parents=True, exist_ok=True)
+    plan.save(how.folder / PLAN)
 
 
 def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
@@ -100,8 +111,7 @@ def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
         worker = join(plan.data, how.device, patience=how.patience, kept=how.keep * 2**20)
         reporter = default_reporter() if worker.transport.rank == 0 else None
         if worker.transport.rank == 0 and STORE not in os.environ:  # torchrun keeps no plan
-            how.folder.mkdir(parents=True, exist_ok=True)
-            plan.save(how.folder / PLAN)
+            _keep(plan, how)
         summary = worker.fit(
             how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace
         )

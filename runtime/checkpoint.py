@@ -82,14 +82,18 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Any]
 
+    def ensure_of(self, plan: str) -> None:
+        """Refuse (0671) a checkpoint of another plan."""
+        if plan != self.plan:
+            message = "the checkpoint was written by another plan"
+            raise LpcError(Diagnostic("0671", message, place=str(self.path)))
+
     def restore(self, machine: Machine, plan: str) -> None:
         """Put the state and the optimizers' state back, of the blocks that the machine holds.
 
         Errors: 0671 a checkpoint of another plan.
         """
-        if plan != self.plan:
-            message = "the checkpoint was written by another plan"
-            raise LpcError(Diagnostic("0671", message, place=str(self.path)))
+        self.ensure_of(plan)
         own = machine.state.owner
         machine.state.load_state_dict({name: t for name, t in self.part("state.").items() if name in own})
         entries: dict[str, dict[str, dict[str, Any]]] = {block: {} for block in machine.optimizers}
@@ -112,8 +116,9 @@ class Checkpoint:
                 offsets[block][entry] = value
         for block, correction in machine.corrections.items():
             correction.load_state(offsets[block], machine.device)
-        held = ("", *machine.program.variables)
-        machine.cache.load_state({e: rows for e, rows in self.part("sample.").items() if variable_of(e) in held})
+        solved_here = {"", *machine.program.variables}
+        rows = {entry: kept for entry, kept in self.part("sample.").items() if variable_of(entry) in solved_here}
+        machine.cache.load_state(rows)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under a prefix, by the rest of their name."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-FOREVER = timedelta(days=7)
+from lpc.runtime.workers.transport import FOREVER
+
 END = "null"
 
 

@@ -18,12 +18,13 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from lpc.runtime.workers.transport import FOREVER
+
 _dist: Any = torch.distributed  # which does not declare all that it has
 _cuda: Any = torch.cuda
 
 READY = 2  # the tag of what a receiver says
 NOWHERE = 0  # the place of a rank that NCCL does not reach
-FOREVER = timedelta(days=7)  # until both ends are ready: patience is the transport's own
 
 
 def place_of(device: torch.device) -> int:

@@ -20,8 +20,8 @@ from lpc.runtime.resources import Frame
 from lpc.runtime.workers.mailbox import NONE, Mailbox
 from lpc.runtime.workers.transfers import reduction
 from lpc.runtime.workers.transport import Stamp, silent
-from lpc.specs.plan.instructions import Instruction, Offer, Receive, Reduce, Send, Update
-from lpc.specs.ranks.lagging import awaited, halves
+from lpc.specs.plan.instructions import Instruction, Offer, Receive, Reduce, Update
+from lpc.specs.ranks.lagging import awaited, halves, neighbours
 from lpc.specs.ranks.makers import flat
 
 GLANCE = 0.0005  # seconds between looks at what has come
@@ -61,9 +61,7 @@ class _Half:
     def __post_init__(self) -> None:
         inside = list(flat(self.body))
         self.updates = list(dict.fromkeys(one.block for one in inside if isinstance(one, Update)))
-        targets = [one.rank for one in inside if isinstance(one, Send)]
-        self.targets = sorted({*targets, *(rank for one in inside if isinstance(one, Offer) for rank in one.ranks)})
-        self.sources = sorted({one.rank for one in inside if isinstance(one, Receive)})
+        self.sources, self.targets = neighbours(tuple(self.body))
         self.offers = frozenset(one.value for one in inside if isinstance(one, Offer))
 
     @cached_property

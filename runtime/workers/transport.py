@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 ROOM = 4  # values on an edge that nobody waits for yet
 Key = tuple[int, int, int]
 PATIENCE = 600.0  # seconds until a silent rank is given up
+FOREVER = timedelta(days=7)  # for threads that may be idle: patience is that of whoever waits for what they bring
 
 
 class Stamp(NamedTuple):

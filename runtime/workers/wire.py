@@ -19,13 +19,12 @@ from torch import Tensor
 from lpc.runtime.workers import lanes
 from lpc.runtime.workers.habit import Habit
 from lpc.runtime.workers.packing import dense, describe, pack, unpack
-from lpc.runtime.workers.transport import Message, Stamp
+from lpc.runtime.workers.transport import FOREVER, Message, Stamp
 
 _dist: Any = torch.distributed  # which does not declare all that it has
 
 HEADER = 48  # numbers in the first part of a message; what does not fit follows in a second one
 FIXED = 6  # step, part, name, version, whether what follows is as expected, how many numbers follow
-FOREVER = timedelta(days=7)  # an edge is read ahead: it may be idle, and patience is the transport's own
 END = -1
 VALUES, GREETINGS = 0, 1  # tags
 

@@ -59,6 +59,15 @@ def halves(body: Body) -> tuple[Body, Body]:
     return body[:cut], body[cut + 1 :]
 
 
+def neighbours(half: Body) -> tuple[list[int], list[int]]:
+    """Return the ranks that a half of a step receives from, and those that it gives values to."""
+    inside = list(flat(half))
+    sources = {one.rank for one in inside if isinstance(one, Receive)}
+    targets = {one.rank for one in inside if isinstance(one, Send)}
+    targets |= {rank for one in inside if isinstance(one, Offer) for rank in one.ranks}
+    return sorted(sources), sorted(targets)
+
+
 def awaited(late: Body, offered: Collection[str]) -> Receive | Reduce | None:
     """Return what a second half waits for first; None where it waits for nothing, or gives something before.
 

@@ -35,7 +35,7 @@ from lpc.specs.plan.instructions import (
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Plan
 from lpc.specs.plan.shards import held, part_size, sharded
-from lpc.specs.ranks.lagging import Body, awaited, halves
+from lpc.specs.ranks.lagging import Body, awaited, halves, neighbours
 from lpc.specs.ranks.makers import flat
 from lpc.specs.simulation.engine import (
     Compute,
@@ -126,14 +126,6 @@ def _mark(step: int) -> str:
     return f"{step} begun"
 
 
-def _neighbours(first: Body) -> tuple[list[int], list[int]]:
-    """Return the ranks that a first half takes from, and those that it gives to."""
-    inside = list(flat(first))
-    targets = {one.rank for one in inside if isinstance(one, Send)}
-    targets |= {rank for one in inside if isinstance(one, Offer) for rank in one.ranks}
-    return sorted({one.rank for one in inside if isinstance(one, Receive)}), sorted(targets)
-
-
 @dataclass
 class _Program:
     plan: Plan
@@ -165,7 +157,7 @@ class _Program:
         body = self.plan.program.steps[phase]
         first, second = halves(body)
         ahead = next((one.steps for one in body if isinstance(one, Lag)), 0)
-        receives, targets = _neighbours(first)
+        receives, targets = neighbours(first)
         self.named = True
         for step in range(count):
             marks = tuple((rank, _mark(step)) for rank in receives)

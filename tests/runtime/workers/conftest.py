@@ -74,3 +74,21 @@ def on_ranks(
 @pytest.fixture(scope="session")
 def ranks() -> OnRanks:
     return on_ranks
+
+
+@pytest.fixture(scope="session")
+def stopping() -> Callable[[Any, int], Any]:
+    """A function that lets a trainer fail at a step, and returns it."""
+
+    def stopping(trainer: Any, step: int) -> Any:
+        advance = trainer.advance
+
+        def until(parts: Any) -> Any:
+            if trainer.steps_done == step:
+                raise RuntimeError("stopped by the test")
+            return advance(parts)
+
+        trainer.advance = until
+        return trainer
+
+    return stopping

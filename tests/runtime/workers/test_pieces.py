@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import lpc
+from lpc.parallel import Fit, launch
 from lpc.runtime import pieces
 from lpc.runtime.checkpoint import BEST, LAST
 
@@ -31,26 +32,9 @@ run: {steps: 24, target: cpu, log: every(3), checkpoint: every(4), validate: eve
 """
 
 
-class StopError(Exception):
-    """What ends a run before its time."""
-
-
 @pytest.fixture(scope="module")
 def plan() -> lpc.Plan:
     return lpc.build(SPEC)
-
-
-def stopping(trainer: Any, step: int) -> Any:
-    """Let a trainer fail at a step."""
-    advance = trainer.advance
-
-    def until(parts: Any) -> Any:
-        if trainer.steps_done == step:
-            raise StopError
-        return advance(parts)
-
-    trainer.advance = until
-    return trainer
 
 
 def saved(folder: Path, name: str = LAST) -> tuple[dict[str, torch.Tensor], dict[str, Any], int]:
@@ -72,16 +56,18 @@ def assert_same(folder: Path, wanted: Path) -> None:
     assert rows(folder) == rows(wanted)
 
 
-def test_each_goes_on_from_the_other(plan: lpc.Plan, tmp_path: Path, ranks: Callable[..., list[Any]]) -> None:
+def test_each_goes_on_from_the_other(
+    plan: lpc.Plan, tmp_path: Path, ranks: Callable[..., list[Any]], stopping: Callable[[Any, int], Any]
+) -> None:
     """Three ranks until step 10, two until 15, one until 21, three to the end; each loses what it did not save."""
     one, many = tmp_path / "one", tmp_path / "many"
     wanted = lpc.Trainer(plan, "cpu").fit(one)
-    with pytest.raises(StopError):
+    with pytest.raises(RuntimeError, match="stopped by the test"):
         ranks(plan, 3, lambda worker: stopping(worker, 10).fit(many))
     assert sorted(path.name.split(".")[0] for path in (many / "last.blocks").iterdir()) == ["b1", "b2", "head"]
-    with pytest.raises(StopError):
+    with pytest.raises(RuntimeError, match="stopped by the test"):
         ranks(plan, 2, lambda worker: stopping(worker, 15).fit(many, resume=True))
-    with pytest.raises(StopError):
+    with pytest.raises(RuntimeError, match="stopped by the test"):
         stopping(lpc.Trainer(plan, "cpu"), 21).fit(many, resume=True)
     assert not pieces.manifest_of(many / LAST).exists()
     found = ranks(plan, 3, lambda worker: worker.fit(many, resume=True))
@@ -111,3 +97,8 @@ def test_another_plan_is_refused(plan: lpc.Plan, tmp_path: Path, ranks: Callable
     other = lpc.build(SPEC + "name: other\n")
     with pytest.raises(lpc.LpcError, match="LPC0671"):
         ranks(other, 2, lambda worker: worker.fit(tmp_path, resume=True))
+    plan.save(tmp_path / "run.plan")
+    how = Fit(tmp_path, "cpu", True, False, False, False, 20.0, 0)
+    with pytest.raises(lpc.LpcError, match="LPC0671"):  # before any process begins, and the plan there stays
+        launch(other, how, 2, 0)
+    assert lpc.load(tmp_path / "run.plan").data == plan.data

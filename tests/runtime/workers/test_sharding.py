@@ -209,43 +209,18 @@ SAVING = text("stop", LOCAL, ADAM, "replicas: 2, steps: 24, target: cpu, log: ev
 )
 
 
-class StopError(Exception):
-    """What ends a run before its time."""
-
-
-def stopping(trainer: Any, step: int) -> Any:
-    """Let a trainer fail at a step."""
-    advance = trainer.advance
-
-    def until(parts: Any) -> Any:
-        if trainer.steps_done == step:
-            raise StopError
-        return advance(parts)
-
-    trainer.advance = until
-    return trainer
-
-
-def going_on(plan: lpc.Plan, workers: int, step: int, folder: Path, ranks: OnRanks) -> None:
-    """Run a plan from its last checkpoint until a step at which all ranks fail."""
-    if workers == 1:
-        stopping(lpc.Trainer(plan, "cpu"), step).fit(folder, resume=True)
-    else:
-        ranks(plan, workers, lambda worker: stopping(worker, step).fit(folder, resume=True))
-
-
 @pytest.fixture(scope="module")
 def saving() -> lpc.Plan:
     return lpc.build(SAVING)
 
 
-def test_runs_go_on_with_other_parts(saving: lpc.Plan, tmp_path: Path, ranks: OnRanks) -> None:
+def test_runs_go_on_with_other_parts(saving: lpc.Plan, tmp_path: Path, ranks: OnRanks, stopping: Any) -> None:
     """Four ranks, then two, three of whole blocks, one, and four again; each loses what it did not save."""
     one, many = tmp_path / "one", tmp_path / "many"
     wanted = lpc.Trainer(saving, "cpu").fit(one)
     for workers, step in ((4, 6), (2, 10), (3, 14), (1, 17), (4, 22)):
-        with pytest.raises(StopError):
-            going_on(saving, workers, step, many, ranks)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            ranks(saving, workers, lambda worker, step=step: stopping(worker, step).fit(many, resume=True))
     found = ranks(saving, 2, lambda worker: worker.fit(many, resume=True))
     for name in (LAST, BEST):
         own, other = pieces.read(many / name), pieces.read(one / name)
