@@ -14,6 +14,7 @@ import typer
 
 import lpc
 from lpc import formatting, language
+from lpc.calibrating import calibrate
 from lpc.collecting import keeping_all
 from lpc.comparing import diff
 from lpc.inspecting import inspect, named_length
@@ -236,7 +237,7 @@ def _outcome(summary: Mapping[str, Any], folder: Path) -> None:
         say(f"{running.outcome(summary)}\nwrote {folder}")
 
 
-_PLANS = (inspect, verify, diff, profile, eject)
+_PLANS = (inspect, verify, diff, profile, calibrate, eject)
 for _command in (*_PLANS, formatting.fmt, language.explain, language.fix, language.schema, lsp):
     app.command()(_command)
 

@@ -23,8 +23,13 @@ Workers = Annotated[
 RateNames = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=X", help="with --workers: flops, overhead, updated, bandwidth, latency", show_default=False
+        metavar="NAME=X", help="with --workers: flops, overhead, updated, bandwidth, latency, cores",
+        show_default=False,
     ),
+]
+Costs = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="with --workers: what `lpc calibrate` has measured", show_default=False),
 ]
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="a plan: folder or .zip", show_default=False)]
 
@@ -50,6 +55,7 @@ class Question:
     workers: int | None = None
     rates: dict[str, float] = field(default_factory=dict)
     ranks: int | None = None
+    costs: Path | None = None
 
 
 def inspect(
@@ -80,6 +86,7 @@ def inspect(
     devices: Annotated[int, typer.Option(metavar="N", min=1, help="with --timeline: this many devices")] = 2,
     workers: Workers = None,
     rate: RateNames = None,
+    costs: Costs = None,
     json: Annotated[bool, typer.Option("--json", help="print what is asked for as JSON")] = False,
     batch: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="samples in a batch", show_default=False)
@@ -90,10 +97,8 @@ def inspect(
 ) -> None:
     """Show a plan: its blocks and boundaries, or what is asked for."""
     rates = dict(map(named_rate, rate or ()))
-    question = Question(batch, dict(map(named_length, length or ())), devices, block, workers, rates, ranks)
-    if (workers is not None and not timeline) or (rates and workers is None):
-        what, hint = ("--timeline", "--workers") if workers is not None else ("--workers", "--rate")
-        raise typer.BadParameter(f"belongs to {what}", param_hint=hint)
+    question = Question(batch, dict(map(named_length, length or ())), devices, block, workers, rates, ranks, costs)
+    _ensure_belongs(question, timeline)
     asked = {"block": block is not None, "flow": flow, "memory": memory, "cost": cost}
     asked |= {"timeline": timeline and workers is None, "simulation": workers is not None}
     names = [name for name, wanted in asked.items() if wanted]
@@ -111,6 +116,19 @@ def inspect(
         say(_json(found, names or ["overview"], question), end="")
     elif names or not (texts or html):
         _show(found, names or ["overview"], question)
+
+
+def _ensure_belongs(question: Question, timeline: bool) -> None:
+    """Raise BadParameter for an option that says nothing without another one, or the same as another one."""
+    from lpc.views.simulating import ESTIMATED
+
+    if question.workers is not None and not timeline:
+        raise typer.BadParameter("belongs to --timeline", param_hint="--workers")
+    for hint, given in (("--rate", question.rates), ("--costs", question.costs)):
+        if given and question.workers is None:
+            raise typer.BadParameter("belongs to --workers", param_hint=hint)
+    if question.costs is not None and (known := question.rates.keys() & ESTIMATED):
+        raise typer.BadParameter(f"`{min(known)}` is measured where `--costs` is given", param_hint="--rate")
 
 
 def named_length(text: str) -> tuple[str, int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 
@@ -17,6 +18,7 @@ from lpc.output import tell
 from lpc.plan import Plan
 
 PLAN, LOGS = "run.plan", "logs"  # in the folder of a run
+T = TypeVar("T")
 DEFECT = 1  # the exit code of a worker that failed in a way that nobody foresaw
 
 
@@ -92,7 +94,7 @@ def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
 
         return replay(plan, order, how.folder, how.device, default_reporter(), how.patience)
     if is_worker():
-        return _work(plan, how)
+        return working(partial(_work, plan, how))
     reporter = default_reporter()
     trainer = lpc.Trainer(plan, how.device)
     return trainer.fit(
@@ -102,21 +104,26 @@ def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
 
 
 def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
-    """Work until the run is over. A worker that fails leaves at once: its threads may wait for ranks that are gone."""
+    """Work until the run is over."""
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import join
-    from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE, STORE
+    from lpc.runtime.workers.supervisor import STORE
+
+    worker = join(plan.data, how.device, patience=how.patience, kept=how.keep * 2**20)
+    reporter = default_reporter() if worker.transport.rank == 0 else None
+    if worker.transport.rank == 0 and STORE not in os.environ:  # torchrun keeps no plan
+        _keep(plan, how)
+    summary = worker.fit(how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace)
+    worker.transport.close()
+    return summary if worker.transport.rank == 0 else {}
+
+
+def working(work: Callable[[], T]) -> T:
+    """Do what a worker does. One that fails leaves at once: its threads may wait for ranks that are gone."""
+    from lpc.runtime.workers.supervisor import LOSSES, LOST, MISTAKE
 
     try:
-        worker = join(plan.data, how.device, patience=how.patience, kept=how.keep * 2**20)
-        reporter = default_reporter() if worker.transport.rank == 0 else None
-        if worker.transport.rank == 0 and STORE not in os.environ:  # torchrun keeps no plan
-            _keep(plan, how)
-        summary = worker.fit(
-            how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, trace=how.trace
-        )
-        worker.transport.close()
-        return summary if worker.transport.rank == 0 else {}
+        return work()
     except lpc.LpcError as error:
         for problem in error.diagnostics:
             tell(problem)

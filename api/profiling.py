@@ -91,8 +91,7 @@ def profile(plan: Plan, steps: int = 20, device: str = "auto", batch: int | None
     trainer = Trainer(plan, device)
     watch = Stopwatch(trainer.machine, trainer.device)
     trainer.machine = watch  # type: ignore[assignment]
-    groups = _groups(trainer, plan, batch)
-    for count, group in enumerate(islice(groups, WARM_UP + steps)):
+    for count, group in enumerate(islice(groups_of(trainer, plan, batch), WARM_UP + steps)):
         if count == WARM_UP:
             watch.laps.clear()
         if plan.data.program.phases:
@@ -102,7 +101,7 @@ def profile(plan: Plan, steps: int = 20, device: str = "auto", batch: int | None
     return _profile(plan, watch.laps, size, str(trainer.device), steps)
 
 
-def _groups(trainer: Trainer, plan: Plan, batch: int | None) -> Iterator[Sequence[Batch]]:
+def groups_of(trainer: Trainer, plan: Plan, batch: int | None) -> Iterator[Sequence[Batch]]:
     """Yield the batches of one step after the other, without end."""
     found = _of_data(trainer) if batch is None and plan.spec.data is not None else _random(plan, batch)
     while True:

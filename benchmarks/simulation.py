@@ -1,13 +1,11 @@
 """Does the simulation foretell the step time of several processes, and what does it foretell for thousands?
 
-    OMP_NUM_THREADS=1 python benchmarks/simulation.py [--workers 2 4] [--width 512] [--batch 256] [--steps 30]
+    OMP_NUM_THREADS=1 python benchmarks/simulation.py [--workers 2 4] [--width 512] [--batch 256] [--rounds 25]
     python benchmarks/simulation.py --table
 
-Measured: the plans of benchmarks/processes.py, and the gradient one in four micro-batches. By turns, one process
-runs a copy of the whole plan while the others wait, which gives the seconds of each kernel and of what lies between
-kernels; as many processes as there are cores run copies side by side, which gives how much slower cores are that all
-work; and values go from one process to another, which gives the processor time of handing one on, and how long it is
-on its way besides. From these the step time of the pipeline is foretold, then it is measured.
+Measured: the plans of benchmarks/processes.py, and the gradient one in four micro-batches. By turns, processes measure
+what `lpc calibrate` does (see `lpc.runtime.workers.calibrating`), and run the pipeline. Its step time is foretold from
+the medians of all that was measured, and compared with the median of those that it took.
 
 Foretold only: ResNet-152 and a transformer of 7 billion parameters on 8 to 4,096 devices, under stated assumptions.
 """
@@ -19,9 +17,8 @@ import json
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,167 +26,70 @@ import torch
 from processes import batches, spec, timed
 
 import lpc
-from lpc.runtime.stopwatch import Stopwatch
 from lpc.runtime.trainer import Trainer
+from lpc.runtime.workers.calibrating import EDGES, Calibrator
+from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.join import join
+from lpc.runtime.workers.meeting import Meeting
 from lpc.runtime.workers.supervisor import Supervisor
-from lpc.runtime.workers.transport import ROOM, Stamp
-from lpc.specs.plan.instructions import Call, Part, Update
+from lpc.runtime.workers.transport import ROOM
 from lpc.specs.ranks.plan import rank_plans, room_of
+from lpc.specs.simulation.calibration import Calibration
 from lpc.specs.simulation.engine import Compute, Done, Give, Network, Simulation, Take, Work, simulate
-from lpc.specs.simulation.programs import measured, simulated
+from lpc.specs.simulation.programs import simulated
 
-ROUNDS = 7
 WAYS = {"stop": 1, "gradient": 1, "gradient in 4 pieces": 4}
 
 
-def kernel_seconds(trainer: Trainer, data: Sequence[Any], steps: int) -> dict[str, float]:
-    """Return the usual seconds of each kernel and update; kernels in a part are timed by hand."""
-    watch = Stopwatch(trainer.machine, trainer.device)
-    original, trainer.machine = trainer.machine, watch  # type: ignore[assignment]
-    for index in range(steps):
-        trainer.step(data[index % len(data)])
-    trainer.machine = original
-    found: dict[str, list[float]] = {}
-    body = trainer.plan.program.steps[0]
-    for lap in watch.laps:
-        one = body[lap.index]
-        if isinstance(one, Call | Update):
-            name = one.kernel if isinstance(one, Call) else f"update {one.block}"
-            found.setdefault(name, []).append(lap.seconds)
-    return {name: statistics.fmean(sorted(values)[: -len(values) // 10 or None]) for name, values in found.items()}
+def predicted(plan: lpc.Plan, found: Calibration, size: int, steps: int) -> float:
+    """Return the seconds of a step of the plan on so many ranks, over steps that begin and end together."""
+    plans = rank_plans(plan.data, plan.spec, size)
+    network = replace(found.processes.network(), room=max(ROOM, room_of(plans)))
+    ends = simulated(plans, dict(found.lengths), found.costs(plan.data), network, steps).ends
+    return max(end[-1] for end in ends) / steps
 
 
-def in_pieces(trainer: Trainer, data: Sequence[Any], steps: int) -> dict[str, float]:
-    """Return the seconds of kernels that run in a part: each linked function is wrapped with a clock."""
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    names = [i.kernel for one in trainer.plan.program.step if isinstance(one, Part) for i in one.body
-             if isinstance(i, Call)]  # fmt: skip
-    resources = trainer.machine
-    for name in names:
-        inner = resources.function(resources.kernel(name))
-
-        def clocked(values: Any, inner: Any = inner, name: str = name) -> Any:
-            start = time.perf_counter()
-            found = inner(values)
-            sums[name] = sums.get(name, 0.0) + time.perf_counter() - start
-            counts[name] = counts.get(name, 0) + 1
-            return found
-
-        resources.linked[name] = clocked  # type: ignore[assignment]
-    resources._steps.clear()
-    for index in range(steps):
-        trainer.step(data[index % len(data)])
-    return {name: sums[name] / counts[name] for name in sums}
-
-
-VALUES = 20  # that are given away to time one
-
-
-def handed_on(worker: Any, size: int) -> tuple[float, float]:
-    """Return the processor seconds that a value costs on each side, and the seconds that it is on its way besides.
-
-    Rank 0 gives values of so many bytes to rank 1, first one after another and then each when rank 1 waits for it.
-    """
-    exchange, began = worker.transport.exchange, time.process_time()
-    for count in range(VALUES):
-        passed(worker, count, size)
-    exchange(None)
-    work = statistics.fmean(exchange((time.process_time() - began) / VALUES)[:2])
-    moments: list[float] = []
-    for count in range(VALUES, 2 * VALUES):
-        exchange(None)
-        moments.append(passed(worker, count, size))
-    starts, ends = exchange(moments)[:2]
-    there = statistics.median(end - start for start, end in zip(starts, ends, strict=True))
-    return work, max(there - 2 * work, 0.0)
-
-
-def passed(worker: Any, count: int, size: int) -> float:
-    """Give a value from rank 0 to 1; return when a rank began to give it, or had it (one clock for all processes)."""
-    transport, stamp, start = worker.transport, Stamp(-2, count, "there"), time.perf_counter()
+def work(plan: lpc.Plan, folder: Path, given: argparse.Namespace) -> None:
+    """What each process does by turns: measure costs, and run the pipeline."""
+    worker, copy, data = join(plan.data, "cpu"), Trainer(plan.data, "cpu"), batches(given.width, given.batch)
+    transport = worker.transport
+    apart = Meeting(transport.meeting.store.part("costs"), transport.rank, transport.size)
+    calibrator = Calibrator(copy, [copy.parts(batch) for batch in data], Gloo(EDGES, copy.device, apart))
+    taken: list[float] = []
+    for _ in range(given.rounds):
+        calibrator.round(given.steps)
+        taken.append(timed(worker, data, given.steps))
+    transport.close()
     if transport.rank == 0:
-        transport.send(1, stamp, [torch.zeros(size // 4)])
-    elif transport.rank == 1:
-        transport.receive(0, stamp)
-        return time.perf_counter()
-    return start
+        found = calibrator.found()
+        outcome = {"foretold": predicted(plan, found, transport.size, given.steps), "taken": taken}
+        (folder / "0.json").write_text(json.dumps(outcome))
+        found.write(folder / "costs.json")
 
 
-def side_by_side(worker: Any, copy: Trainer, data: Sequence[Any], steps: int, count: int) -> float:
-    """Return the seconds of a step of the slowest where so many ranks run a copy of the plan and the others wait."""
-    own = timed(copy, data, steps) if worker.transport.rank < count else 0.0
-    worker.transport.exchange(None)
-    return max(worker.transport.exchange(own))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a round measured: seconds of kernels on a core of its own, speeds of cores, a value's work and way."""
-
-    kernels: dict[str, float]
-    steps: list[float]  # seconds of a step of the whole plan while one rank works, two, ... up to the cores
-    value: tuple[float, float]
-
-    def foretold(self, plan: lpc.Plan, size: int, lengths: dict[str, int], steps: int) -> float:
-        """Return the seconds of a step of the plan on so many ranks, over steps that begin and end together."""
-        plans = rank_plans(plan.data, plan.spec, size)
-        whole = simulated([plan.data], lengths, measured(self.kernels), Network()).period
-        costs = measured({name: self.steps[0] / whole * seconds for name, seconds in self.kernels.items()})
-        speeds = tuple(self.steps[0] / seconds for seconds in self.steps)
-        work, way = self.value
-        network = Network(latency=way, room=max(ROOM, room_of(plans)), speeds=speeds)
-        ends = simulated(plans, lengths, costs, network, steps, handling=work).ends
-        return max(end[-1] for end in ends) / steps
-
-
-def machine(worker: Any, plan: lpc.Plan, copy: Trainer, data: Sequence[Any], steps: int, size: int) -> Machine:
-    """Measure on all ranks together, by turns."""
-    exchange, rank = worker.transport.exchange, worker.transport.rank
-    kernels = kernel_seconds(copy, data, steps) if rank == 0 else {}
-    if rank == 0 and any(isinstance(one, Part) for one in plan.data.program.step):
-        kernels |= in_pieces(Trainer(plan.data, "cpu"), data, steps)
-    kernels = exchange(kernels)[0]
-    together = range(1, min(worker.transport.size, os.cpu_count() or 1) + 1)
-    seconds = [side_by_side(worker, copy, data, steps, count) for count in together]
-    return Machine(kernels, seconds, handed_on(worker, size))
-
-
-def work(plan: lpc.Plan, folder: Path, batch: int, width: int, steps: int) -> None:
-    """What each process does by turns: costs, a prediction from them, and the pipeline itself."""
-    worker, copy, data = join(plan.data, "cpu"), Trainer(plan.data, "cpu"), batches(width, batch)
-    size = batch // (plan.spec.run.microbatches) * width * 4
-    found: dict[str, Any] = {"predicted": [], "measured": [], "machines": []}
-    for _ in range(ROUNDS):
-        here = machine(worker, plan, copy, data, steps, size)
-        found["predicted"].append(here.foretold(plan, worker.transport.size, {"B": batch}, steps))
-        found["measured"].append(timed(worker, data, steps))
-        found["machines"].append((here.steps, here.value))
-    worker.transport.close()
-    (folder / f"{worker.transport.rank}.json").write_text(json.dumps(found))
-
-
-def compare(workers: Sequence[int], width: int, batch: int, steps: int) -> None:
-    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores; 8 blocks of width {width}, batch {batch}")
+def compare(given: argparse.Namespace) -> None:
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores; 8 blocks of {given.width}, batch {given.batch}")
+    names = ("width", "batch", "steps", "rounds")
+    options = [f"--{name}={getattr(given, name)}" for name in names]
     with tempfile.TemporaryDirectory() as name:
+        command = [str(Path(__file__).resolve()), *options, "--plan", f"{name}/x.plan", "--folder", name]
         for way, pieces in WAYS.items():
-            text = spec(width, batch, way.split()[0])
+            text = spec(given.width, given.batch, way.split()[0])
             text["run"]["microbatches"] = pieces
             lpc.build(text).save(Path(name) / "x.plan")
-            for count in workers:
-                options = [f"--{key}={value}" for key, value in (("width", width), ("batch", batch), ("steps", steps))]
-                command = [str(Path(__file__).resolve()), *options, "--plan", f"{name}/x.plan"]
-                ended = Supervisor([*command, "--folder", name], count, Path(name) / "logs", restarts=0).run()
+            for count in given.workers:
+                ended = Supervisor(command, count, Path(name) / "logs", restarts=0).run()
                 if ended.code:
                     raise SystemExit(ended.code)
-                found = json.loads((Path(name) / "0.json").read_text())
-                errors = [p / m - 1 for p, m in zip(found["predicted"], found["measured"], strict=True)]
-                middle = statistics.median
-                times = [f"{word} {1e3 * middle(found[word]):.2f} ms" for word in ("predicted", "measured")]
-                spread = f"{100 * min(errors):+.0f} to {100 * max(errors):+.0f}"
-                line = f"{way}, {count} processes: {', '.join(times)}, error {100 * middle(errors):+.1f} % ({spread})"
-                print(line, flush=True)
+                print(f"{way}, {count} processes: {told(json.loads((Path(name) / '0.json').read_text()))}", flush=True)
+
+
+def told(found: dict[str, Any]) -> str:
+    """Return what was foretold and what was measured, in words."""
+    low, middle, high = (1e3 * quartile for quartile in statistics.quantiles(found["taken"], n=4))
+    error = 1e5 * found["foretold"] / middle - 100
+    measured = f"measured {middle:.2f} ms (quartiles {low:.2f} {high:.2f})"
+    return f"foretold {1e3 * found['foretold']:.2f} ms, {measured}, error {error:+.1f} %"
 
 
 @dataclass(frozen=True)
@@ -273,7 +173,7 @@ def table() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
-    for option, default in {"width": 512, "batch": 256, "steps": 30}.items():
+    for option, default in {"width": 512, "batch": 256, "steps": 10, "rounds": 25}.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plan", type=Path)
@@ -281,11 +181,11 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.plan is not None:
-        work(lpc.load(given.plan), given.folder, given.batch, given.width, given.steps)
+        work(lpc.load(given.plan), given.folder, given)
     elif given.table:
         table()
     else:
-        compare(given.workers, given.width, given.batch, given.steps)
+        compare(given)
 
 
 if __name__ == "__main__":

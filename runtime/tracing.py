@@ -29,6 +29,7 @@ from lpc.specs.plan.instructions import (
     Send,
     Update,
 )
+from lpc.specs.simulation.programs import named
 
 if TYPE_CHECKING:
     from lpc.runtime.engine import Engine
@@ -89,9 +90,9 @@ class Tape:
 def _named(section: Section, instruction: Instruction) -> tuple[str, str]:
     """Return what an instruction is called in a trace, and its block."""
     if isinstance(instruction, Call):
-        return instruction.kernel, section.resources.kernel(instruction.kernel).block
+        return named(instruction), section.resources.kernel(instruction.kernel).block
     if isinstance(instruction, Update):
-        return f"update {instruction.block}", instruction.block
+        return named(instruction), instruction.block
     name = type(instruction).__name__.lower()
     if isinstance(instruction, Send):
         return f"send {instruction.value} to {instruction.rank}", ""

@@ -307,4 +307,5 @@ CODES: dict[str, Code] = {
     "0706": Code("no such code", "the codes are listed in docs/errors.md"),
     "0707": Code("library for editors is missing", "install it: pip install 'lpc[lsp]'"),
     "0708": Code("not written as code", "run it with `lpc run`, or leave that out of the spec"),
+    "0709": Code("no costs of this plan", "measure them again: `lpc calibrate PLAN --output FILE`"),
 }

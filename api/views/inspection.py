@@ -13,6 +13,7 @@ from lpc.plan import Plan
 from lpc.specs.cost import Cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.memory.prediction import Memory
+from lpc.specs.simulation.calibration import read_calibration
 from lpc.specs.stages import StagedCost
 from lpc.specs.timeline import Timeline, timeline
 from lpc.views import block, building, cost, memory, partition, simulating, simulation, stages
@@ -112,6 +113,18 @@ def _plain_memories(found: Memory | list[Memory]) -> Any:
     return memory.plain(found) if isinstance(found, Memory) else [memory.plain(one) for one in found]
 
 
+def _simulation(plan: Plan, question: Question) -> simulation.Prediction:
+    """Return what is foretold, by assumed rates or by what was measured: at its lengths, which others must not be."""
+    workers = question.workers or 1
+    if question.costs is None:
+        lengths, assumed = plan.lengths(question.batch, question.lengths), simulating.by_rates(question.rates)
+        return simulating.predicted(plan, workers, lengths, assumed)
+    asked = question.lengths | ({} if question.batch is None else {"B": question.batch})
+    found = read_calibration(question.costs, plan.hash, asked)
+    assumed = simulating.by_measurement(found, plan, question.rates)
+    return simulating.predicted(plan, workers, found.lengths, assumed)
+
+
 REPORTS: dict[str, Report] = {
     "overview": Report(lambda plan, question: plan, _overview, _plain_overview),
     "block": Report(_block, block.shown, dict),
@@ -120,7 +133,7 @@ REPORTS: dict[str, Report] = {
     "cost": Report(_costs, _shown_costs, _plain_costs),
     "timeline": Report(_timelines, timelines.shown, timelines.plain),
     "simulation": Report(
-        lambda plan, q: simulating.predicted(plan, q.workers or 1, plan.lengths(q.batch, q.lengths), q.rates),
+        _simulation,
         simulation.shown,
         simulation.plain,
     ),

@@ -42,7 +42,7 @@ def join(
     spec = load_spec(plan.spec)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plans = rank_plans(plan, spec, size)
-    chosen = _device(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
+    chosen = device_of(plans[rank], str(device) if str(device) != "auto" else spec.run.device)
     meeting = meet(rank, size, patience)
     transport = Gloo(edges_of(plans), chosen, meeting, patience, max(ROOM, room_of(plans)), kept)
     worker = Worker(plan, plans, transport, chosen, data)
@@ -51,8 +51,8 @@ def join(
     return worker
 
 
-def _device(plan: Plan, wanted: str) -> torch.device:
-    """Choose a device; where no number is asked for, each worker of a machine has a GPU of its own while they last."""
+def device_of(plan: Plan, wanted: str) -> torch.device:
+    """Choose a worker's device: of GPUs without a number, each worker of a machine has its own while they last."""
     chosen = choose_device(plan, wanted)
     if chosen.type != "cuda" or ":" in wanted:
         return chosen

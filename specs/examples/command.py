@@ -45,4 +45,10 @@ COMMANDS: dict[str, Example] = {
         "data: {source: npz, root: data/mnist}",
         SHOWN,
     ),
+    "0709": Example(
+        "What was measured is of another plan or of other lengths, or the file is damaged.",
+        "lpc inspect digits.plan --timeline --workers 2 --costs spec.yaml",
+        "lpc calibrate digits.plan --output costs.json",
+        COMMAND,
+    ),
 }

@@ -34,12 +34,13 @@ class Give:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Take:
-    """Wait for the next value of a name from another rank."""
+    """Wait for the next value of a name from another rank. `size` is the answer: its bytes."""
 
     rank: int
     name: str = ""
+    size: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,19 @@ Work: TypeAlias = Compute | Give | Take | Mark | Pick | Done
 class Network:
     """What lies between ranks: seconds until a value begins to arrive, bytes a second, values that an edge holds.
 
+    `handling`: seconds that a rank computes to give a value away, and again to take one, and those for each byte of it.
     `speeds`: how fast each rank computes while one rank does, while two do, and so on; cores that are all at work are
     often slower than one alone. More ranks than are listed share in turn what the last number gives them all together.
-    Without numbers each rank has a core of its own.
+    Without numbers each rank has a core of its own. `waking`: after so many seconds in which it did not compute, a rank
+    is slower at first, by so many seconds of work; between two gaps that are listed in proportion.
     """
 
     latency: float = 0.0
     bandwidth: float = float("inf")
     room: int = 4
     speeds: tuple[float, ...] = ()
+    waking: tuple[tuple[float, float], ...] = ()
+    handling: tuple[float, float] = (0.0, 0.0)
 
     @property
     def together(self) -> float:
@@ -95,6 +100,15 @@ class Network:
             return 1.0
         listed = min(working, len(self.speeds))
         return self.speeds[listed - 1] * listed / working
+
+    def woken(self, gap: float) -> float:
+        """Return the seconds of work that a rank has more after so many seconds in which it did not compute."""
+        before, cost = 0.0, 0.0
+        for upto, more in self.waking:
+            if gap < upto:
+                return cost + (more - cost) * (gap - before) / (upto - before)
+            before, cost = upto, more
+        return cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +192,9 @@ def simulate(programs: Sequence[Iterator[Work]], network: Network) -> Simulation
 
 @dataclass
 class _Edge:
-    """Values on the way, by name and when they arrive; the line is free again at `free`."""
+    """Values on the way, by name: when they arrive, and their bytes. The line is free again at `free`."""
 
-    arrivals: defaultdict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    arrivals: defaultdict[str, deque[tuple[float, float]]] = field(default_factory=lambda: defaultdict(deque))
     marks: dict[str, float] = field(default_factory=dict)
     held: int = 0
     free: float = 0.0
@@ -190,7 +204,7 @@ class _Edge:
 
     def arrival(self, name: str) -> float:
         """Return when the next value of a name is there; never, as far as is known, if it was not given."""
-        return self.arrivals[name][0] if self.arrivals[name] else float("inf")
+        return self.arrivals[name][0][0] if self.arrivals[name] else float("inf")
 
 
 class _Cores:
@@ -235,6 +249,7 @@ class _World:
         self.ends: list[list[float]] = [[] for _ in programs]
         self.busy: list[Busy] = []
         self.cores = _Cores(network)
+        self.idle = [0.0 for _ in programs]  # since when each rank has not computed
         self.events: list[tuple[float, int, int]] = [(0.0, rank, rank) for rank in range(len(programs))]
         self.count = len(programs)
         self.awake = list(range(self.count))  # the number of the event that each rank waits for
@@ -249,6 +264,7 @@ class _World:
             else:
                 done = self.cores.finish()
                 self.busy.append(done)
+                self.idle[done.rank] = done.end
                 now, rank = done.end, done.rank
                 self.next[rank] = next(self.programs[rank], None)
             while self.advance(rank, now):
@@ -271,12 +287,13 @@ class _World:
             case Compute(seconds=seconds, block=block, ahead=ahead):
                 if seconds == 0:
                     return True
-                self.cores.start(Busy(rank, len(self.ends[rank]) + ahead, block, now, now, seconds))
+                whole = seconds + self.network.woken(now - self.idle[rank])
+                self.cores.start(Busy(rank, len(self.ends[rank]) + ahead, block, now, now, whole))
                 return False
             case Give() as given:
                 return self.give(rank, given, now)
-            case Take(rank=other, name=name):
-                return self.take(rank, other, name, now)
+            case Take() as wanted:
+                return self.take(rank, wanted, now)
             case Mark(rank=other, name=name):
                 edge = self.edge(rank, other)
                 edge.marks[name] = max(now, edge.free) + self.network.latency
@@ -298,7 +315,7 @@ class _World:
             edge.giver = True
             return False
         edge.free = max(now, edge.free) + given.size / self.network.bandwidth
-        edge.arrivals[given.name].append(edge.free + self.network.latency)
+        edge.arrivals[given.name].append((edge.free + self.network.latency, given.size))
         edge.held += 1
         edge.sent += given.size
         if edge.taker == given.name:
@@ -312,15 +329,15 @@ class _World:
             self.at(now, rank)
         return True
 
-    def take(self, rank: int, other: int, name: str, now: float) -> bool:
-        edge = self.edge(other, rank)
+    def take(self, rank: int, wanted: Take, now: float) -> bool:
+        other, name, edge = wanted.rank, wanted.name, self.edge(wanted.rank, rank)
         if not edge.arrivals[name]:
             edge.taker = name
             return False
         if edge.arrival(name) > now:
             self.at(edge.arrival(name), rank)
             return False
-        edge.arrivals[name].popleft()
+        wanted.size = edge.arrivals[name].popleft()[1]
         edge.held -= 1
         if edge.giver:
             edge.giver = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -80,14 +80,9 @@ def estimated(rates: Rates) -> Costs:
     return seconds
 
 
-def measured(seconds: Mapping[str, float]) -> Costs:
-    """Return costs that were measured, by kernels' names, and `update BLOCK`."""
-
-    def looked_up(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
-        name = instruction.kernel if isinstance(instruction, Call) else f"update {instruction.block}"
-        return seconds[name]
-
-    return looked_up
+def named(instruction: Call | Update) -> str:
+    """Return what an instruction's time is told under: its kernel, or `update BLOCK`."""
+    return instruction.kernel if isinstance(instruction, Call) else f"update {instruction.block}"
 
 
 def simulated(
@@ -97,28 +92,26 @@ def simulated(
     network: Network,
     steps: int = STEPS,
     phase: int = 0,
-    handling: float = 0.0,
 ) -> Simulation:
     """Return how some steps of the ranks' plans go (see `specs.ranks.plan.rank_plans`); more of them if they overlap.
 
-    `handling`: seconds that a rank computes to give a value away, and again to take one. Errors: 0562 a length that
-    is not given.
+    Errors: 0562 a length that is not given.
     """
     lags = [one.steps for plan in plans for one in plan.program.steps[phase] if isinstance(one, Lag)]
     steps *= 1 + max(lags, default=0)  # they come in turns of so many
     ranks = [_Program(plan, rank, dict(lengths), costs) for rank, plan in enumerate(plans)]
     programs = [rank.paced(steps, phase) if lags else rank.steps(steps, phase) for rank in ranks]
-    return simulate([_handled(program, handling) for program in programs], network)
+    return simulate([_handled(program, *network.handling) for program in programs], network)
 
 
-def _handled(program: Iterator[Work], seconds: float) -> Iterator[Work]:
+def _handled(program: Iterator[Work], seconds: float, of_a_byte: float) -> Iterator[Work]:
     """Yield a rank's work with that of giving and taking values."""
     for work in program:
         if isinstance(work, Give):
-            yield Compute(seconds)
+            yield Compute(seconds + of_a_byte * work.size)
         yield work
         if isinstance(work, Take):
-            yield Compute(seconds)
+            yield Compute(seconds + of_a_byte * work.size)
 
 
 def _mark(step: int) -> str:

@@ -76,6 +76,15 @@ def test_one_f_one_b(stages: int, count: int) -> None:
     assert found.bubble == pytest.approx((stages - 1) / (count + stages - 1))
 
 
+def test_who_has_waited_is_slow_at_first() -> None:
+    """Two ranks in turn, 2 and 4 seconds: each waits while the other computes, then has half a second more a second."""
+    waking = ((1.0, 0.25), (3.0, 1.25))
+    bodies: list[list[Work]] = [[Compute(2.0), Give(1, 0), Take(1)], [Take(0), Compute(4.0), Give(0, 0)]]
+    found = run(bodies, network=Network(waking=waking))
+    assert found.first == pytest.approx(2.0 + 4.0 + 0.75)  # the second one has waited two seconds
+    assert found.period == pytest.approx(2.0 + 1.25 + 4.0 + 1.25)  # and later three, as the first one does
+
+
 def test_without_pieces_backpropagation_gains_nothing() -> None:
     assert run(one_f_one_b(4, 1, 1.0, 2.0)).period == pytest.approx(12.0)
 

@@ -43,11 +43,12 @@ def seconds(plan: Plan, instruction: Call | Update, lengths: Lengths) -> float:
 
 
 def found(
-    link: str, run: str, workers: int, head: str = "", handling: float = 0.0, latency: float = 0.0
+    link: str, run: str, workers: int, head: str = "", handling: tuple[float, float] = (0.0, 0.0), latency: float = 0.0
 ) -> Simulation:
     plan = lpc.build(SPEC.replace("LINK", link).replace("RUN", run).replace("HEAD", head))
     plans = rank_plans(plan.data, plan.spec, workers)
-    return simulated(plans, {"B": BATCH}, seconds, Network(latency=latency, room=64), handling=handling)
+    network = Network(latency=latency, room=64, handling=handling)
+    return simulated(plans, {"B": BATCH}, seconds, network)
 
 
 LOCAL = "head: linear, loss: cross_entropy,"
@@ -61,8 +62,9 @@ def test_stop_links_overlap_steps() -> None:
 
 def test_values_are_handled_by_ranks() -> None:
     """Over `stop` links a rank in the middle takes a value and gives one; backpropagation passes six, one by one."""
-    assert found("stop", "seed: 0", 4, LOCAL, handling=0.25).period == pytest.approx(3.5)
-    assert found("gradient", "seed: 0", 4, handling=0.25).period == pytest.approx(4 * 3 + 6 * 0.5)
+    for handling in ((0.25, 0.0), (0.0, 0.25 / (BATCH * 8 * 4)), (0.125, 0.125 / (BATCH * 8 * 4))):
+        assert found("stop", "seed: 0", 4, LOCAL, handling).period == pytest.approx(3.5)
+        assert found("gradient", "seed: 0", 4, handling=handling).period == pytest.approx(4 * 3 + 6 * 0.5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
