@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from lpc.compiler.build import Build
+from lpc.compiler.capture.types import dtype_of
 from lpc.compiler.frontend.network import call
 from lpc.compiler.frontend.outputs import select
 from lpc.compiler.reference import Reference, reference_step
@@ -22,6 +24,7 @@ from lpc.compiler.relaxed_reference import relaxed_reference
 from lpc.compiler.split_reference import split_reference
 from lpc.corrected import corrected
 from lpc.hardened import hardened
+from lpc.precise import in_double
 from lpc.probed import predicted, probed
 from lpc.specs import Spec
 from lpc.specs.plan.plan import Noise, Plan, Program
@@ -101,7 +104,8 @@ def computing(spec: Spec) -> Iterator[None]:
     before, mixed = torch.get_default_dtype(), spec.run.precision != "none"
     torch.set_default_dtype(torch.float32 if mixed else torch.float64)
     try:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False):
+        norms = nullcontext() if mixed else _Norms(torch.finfo(dtype_of(spec.run.dtype)).eps)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False), norms:
             yield
     finally:
         torch.set_default_dtype(before)
@@ -135,19 +139,39 @@ def eager_output(build: Build, precise: Plan, batch: Mapping[str, Tensor]) -> Te
     """Return what the original module computes in evaluation, with the plan's weights, in float64."""
     built = build.network
     assert built is not None
-    state = {n: t for n, t in safetensors.torch.load(precise.weights).items() if not n.startswith("heads.")}
+    state = safetensors.torch.load(precise.weights)
     was_training = built.module.training
     built.module.eval()
     try:
-        known = {n for n, _ in (*built.module.named_parameters(), *built.module.named_buffers())}
+        own = {**dict(built.module.named_parameters()), **dict(built.module.named_buffers())}
         holder = _Called(built.module)
-        given = {f"module.{n}": t for n, t in state.items() if n in known}
+        # What the output does not need is in no plan, and is computed all the same.
+        given = {f"module.{n}": state[n] if n in state else in_double(t) for n, t in own.items()}
         values = {n: batch[n] for n in built.inputs}
         promoting = Promoting()  # type: ignore[no-untyped-call]
         with torch.no_grad(), computing(build.spec), promoting:
             return select(functional_call(holder, given, (values,)), built.output)  # type: ignore[no-any-return]
     finally:
         built.module.train(was_training)
+
+
+class _Norms(TorchFunctionMode):
+    """Gives RMS norms that name no eps that of the dtype in which the plan computes, as its kernels have it."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _RMS_NORMS and (*args[3:], given.get("eps"))[0] is None:
+            args, given = args[:3], given | {"eps": self.eps}
+        return func(*args, **given)
+
+
+_RMS_NORMS = (nn.functional.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm.default)
 
 
 class _Called(nn.Module):

@@ -30,7 +30,7 @@ def promote(plan: Plan) -> Plan:
     """
     program = _promoted(plan.program)
     optimizers = {name: replace(o, schedule={}) for name, o in program.optimizers.items()}
-    weights = {n: _double(t) for n, t in safetensors.torch.load(plan.weights).items()}
+    weights = {n: in_double(t) for n, t in safetensors.torch.load(plan.weights).items()}
     return replace(
         plan,
         program=replace(program, optimizers=optimizers),
@@ -54,7 +54,8 @@ def _promoted(value: Any) -> Any:
     return value
 
 
-def _double(tensor: Tensor) -> Tensor:
+def in_double(tensor: Tensor) -> Tensor:
+    """Read a float32 as float64; other tensors stay."""
     return tensor.double() if tensor.dtype == torch.float32 else tensor
 
 

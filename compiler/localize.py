@@ -22,6 +22,7 @@ from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.groups import Group, groups
 from lpc.compiler.inner import ensure_inner
 from lpc.compiler.layer_solver import LayerSolver, layer_solver
+from lpc.compiler.learned import learned
 from lpc.compiler.local_loss import Judged, LocalLoss, LocalModules
 from lpc.compiler.objective import Objectives, output_node
 from lpc.compiler.partition.layers import is_spatial
@@ -400,9 +401,9 @@ def _ensure_chain(spec: Spec, graph: nx.DiGraph[str]) -> None:
 
 
 def crossing(traced: Traced, boundary: Mapping[str, Any]) -> list[str]:
-    """Return the floating-point tensors that cross a boundary, in training."""
+    """Return the floating-point tensors that cross a boundary, in training, and depend on parameters."""
     names = [str(tensor["name"]) for tensor in boundary["tensors"]]
-    return [name for name in names if _is_floating(traced.train, name)]
+    return [name for name in names if name in learned(traced.train) and _is_floating(traced.train, name)]
 
 
 def _graph_of(traced: Traced, mode: str) -> fx.GraphModule:

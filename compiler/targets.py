@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
-from torch import fx
+from torch import Tensor, fx
 
 from lpc.compiler.formulas import Formula, formula, weights_of
 from lpc.compiler.frontend.trace import Traced
@@ -195,6 +195,10 @@ def _preactivation(spec: Spec, graph: nx.DiGraph[str], seen: View, block: str) -
     sites = [s for s in seen.sites if s.node.name in own]
     layers = [s for s in sites if s.kind == "tensor" and s.parameters]
     last = layers[-1]
+    if not isinstance(last.node.meta["val"], Tensor):
+        message = f"the last layer of block `{block}`, {last}, hands on several tensors, and a target is one"
+        help = "link this block by `gradient`: it then learns by backpropagation"
+        raise LpcError(Diagnostic("0434", message, span=spec.origin("decompose", "blocks"), help=help))
     beside = _leading_out(seen, sites, {s.index for s in layers[:-1]}, last.index)
     if beside is None:
         return last

@@ -10,6 +10,7 @@ import networkx as nx
 
 from lpc.compiler.companions import misplaced
 from lpc.compiler.frontend.trace import Traced
+from lpc.compiler.learned import learned
 from lpc.compiler.optimizer_class import ensure_steps, named
 from lpc.compiler.rules import stated, stated_at
 from lpc.specs import signatures
@@ -189,8 +190,8 @@ class _Reader:
         )
 
     def values(self, producer: str, boundary: Mapping[str, Any]) -> list[str]:
-        """Return the tensors that cross a boundary; an integer cannot be solved for (0423)."""
-        names = [str(tensor["name"]) for tensor in boundary["tensors"]]
+        """Return the tensors that cross a boundary and that weights move; an integer cannot be solved for (0423)."""
+        names = [t for tensor in boundary["tensors"] if (t := str(tensor["name"])) in learned(self.traced.train)]
         nodes = {n.name: n for n in self.traced.train.graph.nodes}
         for name in names:
             if not nodes[name].meta["val"].is_floating_point():

@@ -1,6 +1,6 @@
 """Which operators are written anew for their tangents? Those whose derivative cannot be differentiated, as mathematics.
 
-Fused attention has no second derivative, those of batch norm and (by its weight) of a convolution fix the batch size,
+Fused attention has no second derivative, those of batch norm, convolutions and embeddings fix the batch size,
 and running statistics must not move twice. The formulas give the same values; only the tangents are taken from them.
 Each entry stands for the function of `torch.nn.functional` and for the operator that exported graphs call.
 """
@@ -97,33 +97,66 @@ def attention(
 
 
 def convolution(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a convolution in whose derivative by a moving weight the batch size stays free."""
+    """Return a convolution in whose derivatives by what moves the batch size stays free."""
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        made = operator(x, weight.detach(), None, *args, **kwargs)
-        if weight.requires_grad:
-            by_weight: Callable[..., Tensor] = _ByWeight.apply
-            moved = by_weight(x.detach(), weight, lambda x, w: operator(x, w, None, *args, **kwargs))
-            made = made + (moved - moved.detach())
+        made = operator(x.detach(), weight.detach(), None, *args, **kwargs)
+        made = _moved(made, x, weight.detach(), lambda x, w: operator(x, w, None, *args, **kwargs))
+        made = _moved(made, weight, x.detach(), lambda w, x: operator(x, w, None, *args, **kwargs))
         return made if bias is None else made + bias.view([-1] + [1] * (weight.dim() - 2))
 
     return run
 
 
-class _ByWeight(torch.autograd.Function):
-    """A function that is linear in a weight, by which alone it is differentiated."""
+def embedding(
+    indices: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of a table, in whose derivative by the table the batch size stays free; that of padding is 0."""
+    if max_norm is not None or scale_grad_by_freq:
+        return F.embedding(indices, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    padding = -1 if padding_idx is None else padding_idx % weight.shape[0]
+
+    def rows(table: Tensor, indices: Tensor) -> Tensor:
+        found: Tensor = aten.embedding(table, indices)
+        return found if padding < 0 else found.masked_fill((indices == padding).unsqueeze(-1), 0.0)
+
+    return _moved(aten.embedding(weight.detach(), indices), weight, indices, rows)
+
+
+def native_embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1, *args: Any) -> Tensor:
+    """Take rows of a table, as operators have it."""
+    return embedding(indices, weight, None if padding_idx < 0 else padding_idx, None, 2.0, *args)
+
+
+def _moved(made: Tensor, moving: Tensor, other: Tensor, linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return a result with the derivative by an operand in which it is linear, where that moves."""
+    if not moving.requires_grad:
+        return made
+    by_operand: Callable[..., Tensor] = _Linear.apply
+    moved = by_operand(moving, other, linear)
+    return made + (moved - moved.detach())
+
+
+class _Linear(torch.autograd.Function):
+    """A function that is linear in its first operand, by which alone it is differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, moving: Tensor, other: Tensor, linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(moving, other)
         ctx.linear = linear
-        return linear(x, weight)
+        return linear(moving, other)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor, None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        moving, other = ctx.saved_tensors
         transposed: Callable[..., Tensor] = _Transposed.apply
-        return None, transposed(cotangent, x, weight.detach(), ctx.linear), None
+        return transposed(cotangent, moving.detach(), other, ctx.linear), None, None
 
 
 class _Transposed(torch.autograd.Function):
@@ -131,19 +164,19 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cotangent: Tensor, x: Tensor, weight: Tensor, linear: Callable[[Tensor, Tensor], Tensor]
+        ctx: Any, cotangent: Tensor, moving: Tensor, other: Tensor, linear: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(other)
         ctx.linear = linear
         with torch.enable_grad():
-            leaf = weight.detach().requires_grad_()
-            (found,) = torch.autograd.grad(linear(x, leaf), leaf, cotangent)
+            leaf = moving.detach().requires_grad_()
+            (found,) = torch.autograd.grad(linear(leaf, other), leaf, cotangent)
         return found
 
     @staticmethod
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        return ctx.linear(x, direction), None, None, None
+        (other,) = ctx.saved_tensors
+        return ctx.linear(direction, other), None, None, None
 
 
 def _normal(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
@@ -183,6 +216,8 @@ REWRITES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.instance_norm, aten.instance_norm.default), native(instance_norm)),
     F.scaled_dot_product_attention: attention,
     aten.scaled_dot_product_attention.default: attention,
+    F.embedding: embedding,
+    **dict.fromkeys((torch.embedding, aten.embedding.default), native_embedding),
     **{call: convolution(packet) for f, packet in CONVOLUTIONS.items() for call in (f, *_overloads(packet))},
 }
 

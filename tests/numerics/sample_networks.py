@@ -77,3 +77,44 @@ class Masked(nn.Module):
         mask = x > 0
         h = self.fc0(x).tanh().masked_fill(mask, 0.0)
         return self.out(self.fc1(h).tanh()).masked_fill(mask[:, :3], 0.0)
+
+
+class TwoTails(nn.Module):
+    """Two outputs, of which a spec takes one; norms take eps from the dtype: [batch, 4] -> [batch, 3], [batch, 2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc0, self.norm, self.fc1 = nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 6)
+        self.out, self.beside = nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.norm(1e-3 * self.fc0(x))
+        h = nn.functional.rms_norm(1e-3 * self.fc1(h).tanh(), (6,))
+        return self.out(h), self.beside(h)
+
+
+class Causal(nn.Module):
+    """A mask that a first block makes and the others read: [batch, 4] of words -> [batch, 4, 5]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 8, padding_idx=0)
+        self.depth = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+        self.mix, self.out = nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        mask = torch.full((4, 4), -torch.inf, dtype=h.dtype).triu(1)
+        h = self.depth((mask.softmax(-1) @ h).mT).mT.tanh()
+        return self.out((mask.softmax(-1) @ self.mix(h)).tanh())
+
+
+class Recurrent(nn.Module):
+    """A layer that hands on two tensors: [batch, 3, 4] -> [batch, 5]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.gru(x)[0][:, -1])
