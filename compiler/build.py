@@ -17,6 +17,7 @@ from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
 from lpc.compiler.capture.types import tensor_type
 from lpc.compiler.correction import Corrections, corrections
+from lpc.compiler.doubtful import left_out, single_views
 from lpc.compiler.factored import plain_notes
 from lpc.compiler.formulas import idle_optimizers
 from lpc.compiler.frontend.network import BuiltNetwork, build_network
@@ -341,6 +342,7 @@ def report(build: Build) -> dict[str, Any]:
         "rung": traced.rung,
         "obstacles": list(traced.obstacles),
         "notes": [
+            *left_out(_given(build.network).module, captured.state, traced.tied),
             *frozen_notes(_given(build.graph)),
             *idle_weights(build.variables, build.problems),
             *idle_memories(build.variables),
@@ -349,6 +351,7 @@ def report(build: Build) -> dict[str, Any]:
             *plain_notes({b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None}),
         ],
         "warnings": [
+            *single_views(build.spec),
             *build.rehearsed.warnings,
             *captured.warnings,
             *untrained(build.spec, build.problems, list(build.probes.values())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -332,7 +332,13 @@ class _Writer:
         shape = list(self.around.type(self.feature["train"]).shape[1:])
         message = f"the loss `{self.terms[index].name}` does not fit block `{self.block}`, whose output is {shape}"
         note = str(error) if isinstance(error, ValueError) else first_line(error)
-        return Diagnostic("0416", message, span=self.span(index), notes=(note,))
+        return Diagnostic("0416", message, span=self.span(index), notes=(*self.compared(index), note))
+
+    def compared(self, index: int) -> Iterator[str]:
+        """Tell what a loss compares with."""
+        for name in {self.target(index).get("train")} - {None}:
+            kind = self.around.type(str(name))
+            yield f"it compares with `{name}`, which is {kind.dtype} of shape {list(kind.shape[1:])} for each sample"
 
 
 def output_node(network: fx.GraphModule) -> fx.Node:

@@ -16,6 +16,9 @@ MAX_LAYERS = 10_000
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
+LONGEST_NAME = 100  # bytes, of a spec's name
+
+_NO_FILE = re.compile(r"[/\\\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -179,6 +182,34 @@ def batch_fields(spec: Spec, problems: Problems) -> None:
     own = all(given.get("target") in list(spec.network.inputs) for given in bound)
     if spec.data is None and not spec.fields and not own:
         problems.add("0142", "the spec has neither `data` nor `fields`", spec.origin(), ())
+
+
+def fields_once(spec: Spec, problems: Problems) -> None:
+    """0102: what the network reads is declared by its inputs, and not otherwise under `fields`."""
+    for name, declared in spec.fields.items():
+        given = spec.network.inputs.get(name)
+        if given is not None and given != declared:
+            message = f"`{name}` is declared as an input of the network and, otherwise, under `fields`"
+            path: Path = ("fields", name)
+            span = spec.key_origin("network", "inputs", name)
+            labels = (Label(span, "the input is here"),) if span else ()
+            problems.add("0102", message, spec.key_origin(*path), path, labels=labels)
+
+
+def name(spec: Spec, problems: Problems) -> None:
+    """0114: the name of a spec is that of the folder of its runs as well."""
+    if spec.name in ("", ".", "..") or len(spec.name.encode()) > LONGEST_NAME or _NO_FILE.search(spec.name):
+        message = f"`{spec.name[:40]}` cannot name a spec: runs are kept in a folder of that name"
+        help = f"use up to {LONGEST_NAME} letters, digits and signs, no `/`"
+        problems.add("0114", message, spec.origin("name"), ("name",), help)
+
+
+def precision(spec: Spec, problems: Problems) -> None:
+    """0114: autocast takes float32 numbers to bfloat16, and leaves float64 as it is."""
+    if spec.run.precision != "none" and spec.run.dtype == "float64":
+        message = f"`precision: {spec.run.precision}` changes nothing where `run.dtype` is `float64`"
+        help = "leave out one of the two"
+        problems.add("0114", message, spec.origin("run", "precision"), ("run", "precision"), help)
 
 
 def length(spec: Spec, problems: Problems) -> None:

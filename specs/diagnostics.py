@@ -104,10 +104,13 @@ class LpcError(Exception):
 
 
 def nearest(found: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt one is nearest to, or None when nothing is near."""
+    """Return the known name that a misspelt one is nearest to, whatever its case, or None when nothing is near."""
     from difflib import get_close_matches
 
-    close = get_close_matches(found, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    close = get_close_matches(found, names, n=1, cutoff=0.6)
+    lowered = {name.lower(): name for name in reversed(names)}
+    close = close or [lowered[name] for name in get_close_matches(found.lower(), lowered, n=1, cutoff=0.6)]
     return close[0] if close else None
 
 

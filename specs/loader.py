@@ -102,7 +102,10 @@ def _extended(node: Node, folder: Path, inside: tuple[Path, ...]) -> Node:
     if not path.is_file():
         raise _cannot(f"there is no file `{path}`", name)
     where = f" at {name.span}" if name.span else ""
-    return merge(_file(path, inside, f"this file is extended{where}"), own)
+    base = _file(path, inside, f"this file is extended{where}")
+    if not isinstance(base.value, Mapping):
+        raise _cannot(f"`{path}` holds {kind(base)}, and a spec is a mapping", name)
+    return merge(base, own)
 
 
 def _cannot(message: str, node: Node, *chain: str) -> LpcError:

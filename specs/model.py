@@ -252,7 +252,7 @@ class Spec(Model):
         for end in range(len(path), -1, -1):
             span = self._spans.get(path[:end])
             if span is not None:
-                return replace(span, note=next(iter(self.by_default(*path)), None))
+                return replace(span, note=next(iter(self.by_default(*path)), span.note))
         return None
 
     def by_default(self, *path: str | int) -> tuple[str, ...]:

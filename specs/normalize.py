@@ -58,6 +58,11 @@ def optional(node: Node, problems: Problems) -> Node:
     return replace(node, value=None) if node.is_none() else node
 
 
+def word(node: Node, problems: Problems) -> Node:
+    """Read nothing as the word `none`, which it was in a term."""
+    return replace(node, value="none") if node.is_none() else node
+
+
 def section(forms: Mapping[str, Form]) -> Form:
     """Return the form of a mapping with known keys; unknown ones are left for the model to refuse."""
 
@@ -176,6 +181,7 @@ _READOUT = section(
         "optimizer": term,
         "schedule": _schedule,
         "clip": _clip,
+        "normalize": word,
     }
 )
 
@@ -207,7 +213,7 @@ _SPEC = section(
             )
         ),
         "fields": values(_tensor),
-        "decompose": section({"blocks": _blocks, "links": _links, "units": optional}),
+        "decompose": section({"blocks": _blocks, "links": _links, "units": unless_none(section({"patches": word}))}),
         "learn": many(_RULE),
         "loss": many(term),
         "readouts": values(_READOUT),
@@ -217,6 +223,7 @@ _SPEC = section(
                 "steps": optional,
                 "phases": many(section({"train": many(plain), "epochs": optional, "steps": optional})),
                 "memory": optional,
+                "precision": word,
                 "clip": optional,
                 "log": term,
                 "checkpoint": term,

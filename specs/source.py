@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
+WIDEST = 160  # characters of a line that an excerpt shows
+
 
 @dataclass(frozen=True)
 class Source:
@@ -72,8 +74,12 @@ class Span:
             return ""
         end = self.end_column if self.end_line == self.line else len(text) + 1
         width = max(1, min(end, len(text) + 1) - self.column)
-        number = str(self.line)
-        lead = "".join(c if c == "\t" else " " for c in text[: self.column - 1])
+        number, column = str(self.line), self.column
+        if len(text) > WIDEST:
+            start = max(0, column - 1 - WIDEST // 2)
+            column, width = column - start, min(width, WIDEST // 2)
+            text = text[start : start + WIDEST]
+        lead = "".join(c if c == "\t" else " " for c in text[: column - 1])
         return f"{number} | {text}\n{' ' * len(number)} | {lead}{'^' * width}"
 
 

@@ -101,7 +101,7 @@ def _bind(recipe: Recipe, call: Node, own: Node) -> Arguments:
             problems.add("0124", message, node.key or node.span)
         given.setdefault(key, node)
     for parameter in recipe.parameters:
-        value = given.get(parameter.name) or _otherwise(parameter, own)
+        value = given.get(parameter.name) or _otherwise(parameter, own, recipe.name)
         if value is None:
             problems.at("0122", f"`{recipe.name}` needs `{parameter.name}`: {parameter.about}", call, write)
         else:
@@ -121,8 +121,22 @@ def _chosen(parameter: Parameter, value: Node, problems: Problems) -> Node:
     return value
 
 
-def _otherwise(parameter: Parameter, own: Node) -> Node | None:
-    return (at(own, parameter.source) if parameter.source else None) or parameter.default
+def _otherwise(parameter: Parameter, own: Node, recipe: str) -> Node | None:
+    said = at(own, parameter.source) if parameter.source else None
+    if said is not None or parameter.default is None:
+        return said
+    note = f"this is the default of an argument; write `{recipe}({parameter.name}=...)` for another"
+    return _noted(parameter.default, note)
+
+
+def _noted(node: Node, note: str) -> Node:
+    """Return a node whose spans say what the text there does not."""
+    value = node.value
+    if isinstance(value, Mapping):
+        value = {key: _noted(child, note) for key, child in value.items()}
+    elif isinstance(value, tuple):
+        value = tuple(_noted(child, note) for child in value)
+    return replace(node, value=value, span=replace(node.span, note=note) if node.span else None)
 
 
 def _fill(recipe: Recipe, arguments: Arguments, named: Node) -> Node:

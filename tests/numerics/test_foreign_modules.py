@@ -39,6 +39,7 @@ def test_a_module_is_verified_that_computes_more_than_its_output_needs() -> None
     report = lpc.verify(plan, allow=[NETWORKS])
     assert report.ok, report  # its norms divide numbers so small that eps, which depends on the dtype, counts
     assert not any(name.startswith("beside") for name in plan.data.program.state)
+    assert any("`beside`" in note for note in plan.data.report["notes"])
 
 
 @pytest.mark.parametrize("recipe", ["altmin", "blockprop", "direct_feedback", "backprop"])
