@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -104,8 +104,10 @@ def computing(spec: Spec) -> Iterator[None]:
     before, mixed = torch.get_default_dtype(), spec.run.precision != "none"
     torch.set_default_dtype(torch.float32 if mixed else torch.float64)
     try:
-        norms = nullcontext() if mixed else _Norms(torch.finfo(dtype_of(spec.run.dtype)).eps)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False), norms:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed, cache_enabled=False), ExitStack() as stack:
+            if not mixed:
+                stack.enter_context(_Norms(torch.finfo(dtype_of(spec.run.dtype)).eps))
+                stack.enter_context(Promoting())  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.set_default_dtype(before)
@@ -148,8 +150,7 @@ def eager_output(build: Build, precise: Plan, batch: Mapping[str, Tensor]) -> Te
         # What the output does not need is in no plan, and is computed all the same.
         given = {f"module.{n}": state[n] if n in state else in_double(t) for n, t in own.items()}
         values = {n: batch[n] for n in built.inputs}
-        promoting = Promoting()  # type: ignore[no-untyped-call]
-        with torch.no_grad(), computing(build.spec), promoting:
+        with torch.no_grad(), computing(build.spec):
             return select(functional_call(holder, given, (values,)), built.output)  # type: ignore[no-any-return]
     finally:
         built.module.train(was_training)

@@ -26,6 +26,8 @@ ARITHMETIC = {
     operator.pow: "pow",
     operator.neg: "neg",
     operator.getitem: "getitem",
+    torch.sym_max: "sym_max",
+    torch.sym_min: "sym_min",
 }
 
 

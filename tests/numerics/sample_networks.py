@@ -118,3 +118,27 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.gru(x)[0][:, -1])
+
+
+class Widened(nn.Module):
+    """A loop that no tracing sees, in float32 whatever it is given, as the recurrences of state-space models are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = sum(self.fc(x[:, i]).float().exp().sqrt() for i in range(x.shape[1]))
+        assert isinstance(total, Tensor)
+        return total.new_ones(torch.sym_max(x.shape[0], 1), 4).to(x.dtype) * total
+
+
+class Hidden(nn.Module):
+    """Such a loop between linear maps: [batch, 3, 4] -> [batch, 5]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.loop, self.out = nn.Linear(4, 4), Widened(), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.loop(self.embed(x).tanh()))

@@ -87,6 +87,15 @@ def _along(state: dict[str, Tensor], along: dict[str, Tensor], batch: dict[str, 
     return torch.stack([(slope * still[n]).sum() for n, slope in zip(leaves, slopes, strict=True)]).sum()
 
 
+def test_a_loop_in_float32_is_verified_in_float64() -> None:
+    blocks = {"first": ["embed", "loop"], "out": ["out"]}
+    plan = built(spec("Hidden", [3, 4], blocks, "backprop"))
+    assert any(node.op == "sym_max" for kernel in plan.data.kernels["native"].values() for node in kernel.nodes)
+    report = lpc.verify(plan, allow=[NETWORKS])
+    assert report.ok, report
+    assert max(report.gradients.values()) < 1e-12
+
+
 def test_a_layer_of_several_tensors_has_no_target() -> None:
     with pytest.raises(lpc.LpcError, match=r"0434.*`gru`, hands on several tensors"):
         built(spec("Recurrent", [3, 4], {"gru": ["gru"], "out": ["out"]}, "locoprop(variant=s)"))
