@@ -201,6 +201,9 @@ def run(
         int,
         typer.Option(metavar="MIB", min=0, help="of what a worker has sent, so that one that dies goes on alone"),
     ] = 512,
+    threads: Annotated[
+        bool, typer.Option("--threads", help="workers are threads of one process, on a GPU each with its stream")
+    ] = False,
     replay: Annotated[
         Path | None,
         typer.Option(metavar="ORDER", help="the order.jsonl of a run with `staleness`: do the same, in one process"),
@@ -210,18 +213,18 @@ def run(
     from lpc import parallel
     from lpc.locating import located
 
-    if replay is not None and (resume or workers is not None or memory or trace or tensorboard):
-        message = "goes without --workers, --resume, --memory, --trace and --tensorboard"
+    if replay is not None and (resume or workers is not None or memory or trace or tensorboard or threads):
+        message = "goes without --workers, --threads, --resume, --memory, --trace and --tensorboard"
         raise typer.BadParameter(message, param_hint="--replay")
 
     overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
     written = None if is_plan(source) else lpc.check(source, overrides)
     plan = lpc.build(written, allow=allow or ()) if written is not None else _built(source, overrides)
     folder = out or Path("runs", plan.spec.name if replay is None else f"{plan.spec.name}.replay")
-    how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience, keep)
+    how = parallel.Fit(folder, device, resume, tensorboard, memory, trace, patience, keep, threads)
     with located(plan, source, written):
         launched = None if replay is not None else parallel.launch(plan, how, workers, restarts)
-        summary = parallel.fit(plan, how, replay) if launched is None else launched
+        summary = parallel.fit(plan, how, replay, workers) if launched is None else launched
     _outcome(summary, folder)
 
 

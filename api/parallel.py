@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 import lpc
 from lpc.output import tell
 from lpc.plan import Plan
+
+if TYPE_CHECKING:
+    from lpc.runtime.report import Reporter
+    from lpc.runtime.workers.worker import Worker
 
 PLAN, LOGS = "run.plan", "logs"  # in the folder of a run
 T = TypeVar("T")
@@ -34,6 +38,7 @@ class Fit:
     trace: bool
     patience: float
     keep: int  # MiB
+    threads: bool = False  # workers are threads of this process
 
     def options(self) -> list[str]:
         """Return them as options of the command, for workers."""
@@ -51,9 +56,9 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
 
     asked = workers or workers_of(plan.spec)
     if is_worker():
-        _ensure_agreed(workers)
+        _ensure_agreed(workers, how)
         return None
-    if asked == 1:
+    if asked == 1 or how.threads:
         return None
     if how.memory:
         raise lpc.LpcError(lpc.Diagnostic("0684", "`--memory` measures one process", place="--memory"))
@@ -81,13 +86,14 @@ def _keep(plan: Plan, how: Fit) -> None:
     plan.save(how.folder / PLAN)
 
 
-def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
-    """Train in this process: alone, as one of several, or as all of them, by the recorded `order` of a run.
+def fit(plan: Plan, how: Fit, order: Path | None = None, workers: int | None = None) -> Mapping[str, Any]:
+    """Train in this process: alone, as one of several, or as all of them, in threads or by a recorded `order`.
 
     A worker that is not the first one returns nothing.
     """
     from lpc.runtime.report import default_reporter
     from lpc.runtime.workers.join import is_worker
+    from lpc.specs.ranks.mesh import workers_of
 
     if order is not None:
         from lpc.replaying import replay
@@ -96,11 +102,37 @@ def fit(plan: Plan, how: Fit, order: Path | None = None) -> Mapping[str, Any]:
     if is_worker():
         return working(partial(_work, plan, how))
     reporter = default_reporter()
+    if how.threads and (asked := workers or workers_of(plan.spec)) > 1:
+        return _crew(plan, how, asked, reporter)
     trainer = lpc.Trainer(plan, how.device)
     return trainer.fit(
         how.folder, resume=how.resume, reporter=reporter, tensorboard=how.tensorboard, memory=how.memory,
         trace=how.trace,
     )
+
+
+def _crew(plan: Plan, how: Fit, workers: int, reporter: Reporter) -> Mapping[str, Any]:
+    """Work on all ranks, one thread of torch's for each unless the environment says how many."""
+    import torch
+
+    from lpc.runtime.workers.crew import Crew
+
+    def act(worker: Worker) -> Mapping[str, Any]:
+        own = None if worker.transport.rank else reporter
+        return worker.fit(
+            how.folder, resume=how.resume, reporter=own, tensorboard=how.tensorboard, trace=how.trace
+        )
+
+    if how.memory:
+        raise lpc.LpcError(lpc.Diagnostic("0684", "`--memory` measures a process with one worker", place="--memory"))
+    crew = Crew[Mapping[str, Any]](plan.data, workers, how.device, how.patience)
+    _keep(plan, how)
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        return crew.run(act)[0]
+    finally:
+        torch.set_num_threads(before)
 
 
 def _work(plan: Plan, how: Fit) -> Mapping[str, Any]:
@@ -140,8 +172,11 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _ensure_agreed(workers: int | None) -> None:
+def _ensure_agreed(workers: int | None, how: Fit) -> None:
     size = int(os.environ["WORLD_SIZE"])
+    if how.threads:
+        message = f"`--threads` is for one process, and {size} were started"
+        raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--threads"))
     if workers not in (None, size):
         message = f"{workers} workers are asked for, and {size} processes were started"
         raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--workers"))

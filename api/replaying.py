@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import torch
 
 from lpc.plan import Plan
 from lpc.runtime.report import Reporter
+from lpc.runtime.workers.crew import Crew
 from lpc.runtime.workers.order import weights_of
-from lpc.runtime.workers.recorded import Recorded, read_order
-from lpc.runtime.workers.threads import Hub
+from lpc.runtime.workers.recorded import read_order
 from lpc.runtime.workers.transport import PATIENCE
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
 
 
 def replay(
@@ -41,48 +40,27 @@ def replay(
     threads = torch.get_num_threads()
     torch.set_num_threads(recorded.threads)
     try:
-        return _Replay(plan, recorded, folder, device, reporter, patience).run(order)
+        crew = Crew[_Came](plan.data, recorded.ranks, device, patience, recorded.versions)
+        found = crew.run(lambda worker: _Came.to(worker, folder, reporter))
     finally:
         torch.set_num_threads(threads)
+    weights = {block: digest for one in found for block, digest in one.weights.items()}
+    wrong = [block for block, digest in recorded.weights.items() if weights.get(block) != digest]
+    if wrong:
+        message = f"the weights of block `{wrong[0]}` are not those that the run came to"
+        notes = (f"recorded with torch {recorded.torch}, replayed with {torch.__version__}",)
+        raise LpcError(Diagnostic("0676", message, place=str(order), notes=notes))
+    return found[0].summary
 
 
-class _Replay:
-    def __init__(
-        self, plan: Plan, recorded: Recorded, folder: Path | None, device: str, reporter: Reporter | None,
-        patience: float,
-    ) -> None:
-        self.plan, self.recorded, self.folder, self.device = plan, recorded, folder, device
-        self.reporter = reporter
-        self.plans = rank_plans(plan.data, plan.spec, recorded.ranks)
-        self.hub = Hub(recorded.ranks, edges_of(self.plans), room_of(self.plans), patience)
-        self.errors: list[BaseException] = []
-        self.weights: dict[str, str] = {}
-        self.summary: Mapping[str, Any] = {}
+@dataclass(frozen=True)
+class _Came:
+    """What a rank came to: its summary, and the hash of each block that it keeps."""
 
-    def run(self, order: Path) -> Mapping[str, Any]:
-        threads = [threading.Thread(target=self.act, args=(rank,)) for rank in range(self.recorded.ranks)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.errors:
-            raise self.errors[0]
-        wrong = [block for block, digest in self.recorded.weights.items() if self.weights.get(block) != digest]
-        if wrong:
-            message = f"the weights of block `{wrong[0]}` are not those that the run came to"
-            notes = (f"recorded with torch {self.recorded.torch}, replayed with {torch.__version__}",)
-            raise LpcError(Diagnostic("0676", message, place=str(order), notes=notes))
-        return self.summary
+    summary: Mapping[str, Any]
+    weights: Mapping[str, str]
 
-    def act(self, rank: int) -> None:
-        try:
-            recorded = self.recorded.versions[rank]
-            worker = Worker(self.plan.data, self.plans, self.hub.transport(rank), self.device, recorded=recorded)
-            summary = worker.fit(self.folder, reporter=None if rank else self.reporter)
-            if rank == 0:
-                self.summary = summary
-            if worker.keeps:
-                self.weights |= weights_of(worker.state)
-        except BaseException as error:
-            self.errors.append(error)
-            self.hub.abort()
+    @classmethod
+    def to(cls, worker: Worker, folder: Path | None, reporter: Reporter | None) -> _Came:
+        summary = worker.fit(folder, reporter=None if worker.transport.rank else reporter)
+        return cls(summary, weights_of(worker.state) if worker.keeps else {})
