@@ -37,7 +37,7 @@ def alignment(
     the plan feeds errors back. `state` are weights, such as a trainer's `state_dict()`, by default those that the plan
     starts with; `seed` draws the batch and one draw of noise. Heads learn exactly and are left out.
     """
-    held = safetensors.torch.load(plan.data.weights)
+    held = safetensors.torch.load(bytes(plan.data.weights))
     held |= {n: t.detach().cpu().contiguous() for n, t in (state or {}).items() if n in held}
     precise = Trainer(promote(replace(plan.data, weights=safetensors.torch.save(held))), device="cpu")
     generator = torch.Generator().manual_seed(seed)

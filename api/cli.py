@@ -22,6 +22,7 @@ from lpc.leaving import eject
 from lpc.lsp.command import lsp
 from lpc.naming import is_plan
 from lpc.output import say, show, tell
+from lpc.specs.kept import LIMIT
 from lpc.timing import profile
 from lpc.usage import UsageError, continuation, misuse
 from lpc.verifying import verify
@@ -200,7 +201,7 @@ def run(
     keep: Annotated[
         int,
         typer.Option(metavar="MIB", min=0, help="of what a worker has sent, so that one that dies goes on alone"),
-    ] = 512,
+    ] = LIMIT // 2**20,
     threads: Annotated[
         bool, typer.Option("--threads", help="workers are threads of one process, on a GPU each with its stream")
     ] = False,

@@ -55,7 +55,7 @@ class Deviations:
         """Compare what evaluation records."""
         frame = precise.machine.run(precise.machine.evaluate, Frame(iter([batch]), 0, [noise]))
         found = {reading.metric: reading.value for reading in frame.readings}
-        state = safetensors.torch.load(precise.plan.weights)
+        state = safetensors.torch.load(bytes(precise.plan.weights))
         with computing(build.spec), torch.no_grad():
             wanted = evaluated(build, state, batch, noise)
         losses = {f"{block}.{loss.name}" for block, problem in build.problems.items() for loss in problem.losses}

@@ -34,7 +34,7 @@ def reference(
     build: Build, precise: Plan, batches: Sequence[Mapping[str, Tensor]], noise: Sequence[Mapping[str, Tensor]]
 ) -> Reference:
     """Return the mean of the batches' reference steps, gradients clipped as the optimizers receive them."""
-    state: dict[str, Tensor] = dict(safetensors.torch.load(precise.weights))
+    state: dict[str, Tensor] = dict(safetensors.torch.load(bytes(precise.weights)))
     steps: list[Reference] = []
     kept: dict[str, Tensor] = {}
     for batch, drawn, first in _pieces(build.spec, precise.program, batches, noise):
@@ -133,7 +133,7 @@ def clipped(program: Program, build: Build, gradients: Mapping[str, Tensor]) -> 
 def expected_output(build: Build, precise: Plan, batch: Mapping[str, Tensor]) -> Tensor:
     """Return what should be predicted: by the original module, or by what the spec predicts with instead."""
     with computing(build.spec), torch.no_grad():
-        shown = predicted(build, safetensors.torch.load(precise.weights), batch)
+        shown = predicted(build, safetensors.torch.load(bytes(precise.weights)), batch)
     return eager_output(build, precise, batch) if shown is None else shown
 
 
@@ -141,7 +141,7 @@ def eager_output(build: Build, precise: Plan, batch: Mapping[str, Tensor]) -> Te
     """Return what the original module computes in evaluation, with the plan's weights, in float64."""
     built = build.network
     assert built is not None
-    state = safetensors.torch.load(precise.weights)
+    state = safetensors.torch.load(bytes(precise.weights))
     was_training = built.module.training
     built.module.eval()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lpc.specs import Spec, load_spec
 from lpc.specs.cost import Cost, cost
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.memory.outbox import outbox
 from lpc.specs.memory.prediction import Memory, predict
 from lpc.specs.plan import store
 from lpc.specs.plan.kernel_text import kernel_text
@@ -74,9 +75,11 @@ class Plan:
         """Return what a training step needs, predicted from the plan alone: bytes by block, and at the peak.
 
         `batch` is the number of samples in a batch, by default that of the spec's `data`, else 128; `lengths` gives
-        the plan's other symbolic lengths, such as `{"T": 128}`. Raises LpcError (0562) where a size is not known.
+        the plan's other symbolic lengths, such as `{"T": 128}`. The plan of a rank also tells what the rank keeps of
+        what it sends. Raises LpcError (0562) where a size is not known.
         """
-        return predict(self.data.program, self.data.kernels["native"], self.lengths(batch, lengths))
+        program, kernels, known = self.data.program, self.data.kernels["native"], self.lengths(batch, lengths)
+        return replace(predict(program, kernels, known), outbox=outbox(program, kernels, known, self.spec.run))
 
     def cost(self, batch: int | None = None, lengths: Mapping[str, int] | None = None) -> Cost:
         """Return the floating-point operations of a training step, and the bytes that cross boundaries, by kernel.

@@ -30,7 +30,7 @@ def promote(plan: Plan) -> Plan:
     """
     program = _promoted(plan.program)
     optimizers = {name: replace(o, schedule={}) for name, o in program.optimizers.items()}
-    weights = {n: in_double(t) for n, t in safetensors.torch.load(plan.weights).items()}
+    weights = {n: in_double(t) for n, t in safetensors.torch.load(bytes(plan.weights)).items()}
     return replace(
         plan,
         program=replace(program, optimizers=optimizers),

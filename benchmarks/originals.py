@@ -30,7 +30,7 @@ def original(plan: lpc.Plan) -> nn.Module:
     config_class = getattr(found, "config_class", None)  # of transformers: a model takes its options in one object
     module: nn.Module = found(**options) if config_class is None else found(config_class(**options))
     entries = plan.data.program.state.values()
-    weights = safetensors.torch.load(plan.data.weights)
+    weights = safetensors.torch.load(bytes(plan.data.weights))
     named = {name: weights[e.name] for e in entries for name in (e.name, *e.aliases)}
     module.load_state_dict({name: named[name] for name in module.state_dict()})
     return module
@@ -58,7 +58,7 @@ def original_output(
 
 def training_output(plan: lpc.Plan, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> Tensor:
     """Run the plan's training kernels block by block and return what the last one gives its loss."""
-    state, values = safetensors.torch.load(plan.data.weights), {**batch}
+    state, values = safetensors.torch.load(bytes(plan.data.weights)), {**batch}
     kernels = plan.data.kernels["native"]
     calls = [i.kernel for i in plan.data.program.step if isinstance(i, Call)]
     forwards = [kernels[name] for name in calls if name.endswith((".local", ".forward"))]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from lpc.runtime import checkpoint
@@ -147,13 +147,10 @@ def _read(path: Path, blocks: Iterable[str] | None, state: State | None) -> Chec
         for block in sorted(wanted):
             together = Reassembly(state)
             for entry in _files(header["blocks"][block]):
-                data = (_folder(path) / entry["file"]).read_bytes()
-                if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                    raise ValueError(f"block `{block}` was altered")
-                told = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["lpc"])
+                told, found = _opened(_folder(path) / entry["file"], entry["sha256"], block)
                 numbers |= told["numbers"]
                 shapes = told.get("whole", {})
-                together.add(load(data) if shapes else cut(load(data), state), shapes)
+                together.add(found if shapes else cut(found, state), shapes)
             tensors |= together.joined()
         if header["format"] == FORMAT:
             return Checkpoint(manifest, header["plan"], Progress(**header["progress"]), tensors, numbers)
@@ -163,6 +160,16 @@ def _read(path: Path, blocks: Iterable[str] | None, state: State | None) -> Chec
     if manifest.exists() and manifest.read_bytes() != text:  # it was replaced meanwhile, and its files removed
         return _read(path, blocks, state)
     raise LpcError(Diagnostic("0670", f"the checkpoint cannot be read: {problem}", place=str(manifest)))
+
+
+def _opened(path: Path, sha256: str, block: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a block's file tells and its tensors, which are mapped: of these only what is used is read."""
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+            raise ValueError(f"block `{block}` was altered")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["lpc"]), tensors
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lpc.runtime.decode import dtype_of
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.plan.image import CHUNK, Image
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Shard, StateEntry
 from lpc.specs.plan.weights import tensor_places
@@ -24,7 +25,7 @@ class State:
     """
 
     def __init__(
-        self, entries: Mapping[str, StateEntry], weights: bytes, device: torch.device,
+        self, entries: Mapping[str, StateEntry], weights: Image, device: torch.device,
         shards: Mapping[str, Shard] | None = None,
     ) -> None:
         self.entries, self.shards = dict(entries), dict(shards or {})
@@ -80,7 +81,7 @@ class State:
                     yield Diagnostic("0649", f"`{name}` is missing", place="state_dict")
 
 
-def _places(weights: bytes) -> Places:
+def _places(weights: Image) -> Places:
     try:
         return tensor_places(weights)
     except LpcError as error:
@@ -89,9 +90,9 @@ def _places(weights: bytes) -> Places:
 
 
 def _allocate(
-    entry: StateEntry, places: Places, weights: bytes, device: torch.device, shard: Shard | None
+    entry: StateEntry, places: Places, weights: Image, device: torch.device, shard: Shard | None
 ) -> Tensor:
-    """Return a tensor's value in memory of its own, or that of the part that is held: nothing else is copied."""
+    """Return a tensor's value in memory of its own, or that of the part that is held: nothing else is read."""
     place = f"state {entry.name}"
     if entry.name not in places:
         raise LpcError(Diagnostic("0649", f"the plan's weights lack `{entry.name}`", place=place))
@@ -103,9 +104,10 @@ def _allocate(
     shape = [int(axis) for axis in entry.type.shape]
     first, last = (0, prod(shape)) if shard is None else (shard.first, shard.last)
     own = torch.empty(shape if shard is None else [last - first], dtype=dtype)
-    if last > first:
-        copied = bytearray(memoryview(weights)[start + first * dtype.itemsize : start + last * dtype.itemsize])
-        own.view(-1).copy_(torch.frombuffer(copied, dtype=dtype))
+    flat, most = own.view(-1), CHUNK // dtype.itemsize
+    for index, one in enumerate(range(first, last, most)):
+        read = weights[start + one * dtype.itemsize : start + min(one + most, last) * dtype.itemsize]
+        flat[index * most :][:most].copy_(torch.frombuffer(bytearray(read), dtype=dtype))
     own = own.to(device)
     return nn.Parameter(own, requires_grad=entry.trainable) if entry.kind == "parameter" else own
 

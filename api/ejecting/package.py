@@ -53,7 +53,7 @@ def files(plan: Plan, device: str) -> dict[str, bytes]:
     found = {**outside, **{f"{package}/{name}": text for name, text in inside.items()}}
     return {
         **{name: text.encode() for name, text in found.items()},
-        f"{package}/weights.safetensors": plan.data.weights,
+        f"{package}/weights.safetensors": bytes(plan.data.weights),
     }
 
 

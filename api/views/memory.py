@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
+from lpc.specs.memory.outbox import Outbox
 from lpc.specs.memory.prediction import BlockMemory, Memory
 from lpc.views.units import size
 
@@ -55,6 +56,7 @@ def _lines(memory: Memory) -> Iterator[str]:
     yield f"  {size(memory.resident)} stay from step to step, of which the batch is {size(memory.batch)}"
     yield f"  {size(memory.peak)} more in `{memory.line}`" + (f", at {memory.node}" if memory.node else "")
     yield from (f"not counted: {what}" for what in memory.unknown)
+    yield from _kept(memory.outbox) if memory.outbox is not None else ()
     together = Counter[str]()
     for one in memory.alive:
         together[one.role] += one.size
@@ -65,6 +67,17 @@ def _lines(memory: Memory) -> Iterator[str]:
         yield f"  {size(sum(one.size for one in rest)):>10}  in {len(rest)} more"
 
 
+def _kept(outbox: Outbox) -> Iterator[str]:
+    """Say what is kept to be sent again, and when it is too much."""
+    each = f"{size(outbox.step)} a step and {size(outbox.batch)} a batch of an evaluation"
+    yield f"  beside it is kept what is sent, until the next checkpoint: {each}"
+    limit = f"{size(outbox.limit)} (`lpc run --keep`)"
+    if outbox.steps is None:
+        yield f"  no more than {limit}, which hold {outbox.room} steps"
+    else:
+        yield f"  {size(outbox.most)} after {outbox.steps} steps, and no more than {limit}"
+
+
 def shown(memory: Memory) -> Iterator[RenderableType]:
     """Yield the table of the blocks, and the peak."""
     yield blocks(memory)
@@ -72,8 +85,13 @@ def shown(memory: Memory) -> Iterator[RenderableType]:
 
 
 def plain(memory: Memory) -> dict[str, Any]:
-    """Return everything in bytes, with the sums `resident` and `total`."""
-    return {**asdict(memory), "resident": memory.resident, "total": memory.total}
+    """Return everything in bytes, with the sums `resident` and `total`, and `most` of what is kept to be sent again."""
+    found = {**asdict(memory), "resident": memory.resident, "total": memory.total}
+    if memory.outbox is None:
+        del found["outbox"]
+    else:
+        found["outbox"]["most"] = memory.outbox.most
+    return found
 
 
 def _row(table: Table, block: BlockMemory) -> None:

@@ -27,12 +27,12 @@ from lpc.runtime.workers.transport import (
     silent,
     taken,
 )
-from lpc.runtime.workers.wire import Wire, parcel
+from lpc.runtime.workers.wire import Parcel, Wire, parcel
+from lpc.specs.kept import LIMIT
 from lpc.specs.ranks.wiring import Edge
 
 ARRIVAL = Stamp(-1, 0, "the arrival of what was sent")
 JOINING, LEAVING = Stamp(-1, 0, "the wiring of all ranks"), Stamp(-1, 0, "the end of all ranks")
-KEPT = 512 * 2**20  # bytes that a rank keeps of what it has sent since the last checkpoint
 
 
 class Gloo:
@@ -44,10 +44,11 @@ class Gloo:
 
     def __init__(
         self, edges: Iterable[Edge], device: torch.device, meeting: Meeting, patience: float = PATIENCE,
-        room: int = ROOM, kept: int = KEPT,
+        room: int = ROOM, kept: int = LIMIT,
     ) -> None:
         self.rank, self.size, self.patience, self.meeting = meeting.rank, meeting.size, patience, meeting
         self.device, self.limit, self.held = device, kept, 0
+        self.known: set[int] = set()  # the memory of which `held` are the bytes
         self.edges = [edge for edge in edges if self.rank in edge]
         self.out = {target: Outgoing(room) for source, target in self.edges if source == self.rank}
         self.incoming = {
@@ -67,7 +68,7 @@ class Gloo:
         if new and meeting.behind:
             meeting.catch_up()
         if meeting.keeps:
-            self.held += sent.size
+            self._hold(sent)
             if self.held > self.limit:
                 self._give_up()
 
@@ -105,6 +106,7 @@ class Gloo:
         for stream in self._streams():
             stream.commit(step, meeting.keeps)
         self.held = 0
+        self.known.clear()
         if first and meeting.keeps:
             meeting.tell(recoverable(self.rank))
 
@@ -191,6 +193,13 @@ class Gloo:
 
     def _bury(self, rank: int, error: BaseException) -> None:
         self.meeting.bury(rank, str(error).split("\n")[0])
+
+    def _hold(self, sent: Parcel) -> None:
+        """Count what is kept now: memory that is sent to several ranks, or twice, once."""
+        for memory in (payload.untyped_storage() for payload in sent.payloads):
+            if memory.data_ptr() not in self.known:
+                self.known.add(memory.data_ptr())
+                self.held += memory.nbytes()
 
     def _give_up(self) -> None:
         """Keep no more: there is too much of it."""

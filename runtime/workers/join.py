@@ -10,13 +10,14 @@ import torch
 
 from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
-from lpc.runtime.workers.gloo import KEPT, Gloo
+from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.meeting import AbsentError, Meeting, stepped
 from lpc.runtime.workers.store import elsewhere, reach
 from lpc.runtime.workers.supervisor import ATTEMPT, INCARNATION, STORE
 from lpc.runtime.workers.transport import PATIENCE, ROOM
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.kept import LIMIT
 from lpc.specs.loader import load_spec
 from lpc.specs.plan.plan import Plan
 from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
@@ -29,7 +30,7 @@ def is_worker() -> bool:
 
 def join(
     plan: Plan, device: str | torch.device = "auto", data: Splits | None = None, patience: float = PATIENCE,
-    kept: int = KEPT,
+    kept: int = LIMIT,
 ) -> Worker:
     """Return this process's worker, once all of them are there. `patience` is how long a silent rank is waited for.
 

@@ -38,11 +38,6 @@ class Parcel(NamedTuple):
     numbers: list[int]
     payloads: list[Tensor]
 
-    @property
-    def size(self) -> int:
-        """Bytes that are held as long as it is kept."""
-        return sum(payload.untyped_storage().nbytes() for payload in self.payloads)
-
 
 LAST = Parcel((END, 0, 0, 0), [0], [])
 

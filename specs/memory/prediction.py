@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from lpc.specs.memory.heap import Mark
 from lpc.specs.memory.optimizers import kept
+from lpc.specs.memory.outbox import Outbox
 from lpc.specs.memory.relaxing import lasting, walked
 from lpc.specs.memory.sizes import Lengths, nbytes, wide
 from lpc.specs.plan.instructions import Instruction, Load, Offset, Repeat, Update
@@ -48,7 +49,8 @@ class Memory:
 
     `resident` are parameters, buffers, optimizer states and offsets, of all blocks, and the batch. `line` and `node`
     are the instruction and the operator at the peak, `alive` what the step holds then, largest first. `phase` counts
-    the run's phases from 0; `unknown` says what is not counted.
+    the run's phases from 0; `unknown` says what is not counted. `outbox`, which is in no sum, is what one of several
+    processes keeps of what it has sent; None for a plan that sends nothing.
     """
 
     lengths: Lengths
@@ -61,6 +63,7 @@ class Memory:
     node: str
     alive: tuple[Alive, ...]
     unknown: tuple[str, ...] = ()
+    outbox: Outbox | None = None
 
     @property
     def resident(self) -> int:

@@ -9,14 +9,16 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
-from lpc.specs.files import leftovers, locked, replacing, write_atomically
+from lpc.specs.files import leftovers, locked, replacing
+from lpc.specs.plan.image import Image, Stored, chunks
 from lpc.specs.plan.manifest import MANIFEST, STORED_NAME
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that an archive can name
+_LOCAL = 30  # bytes of an archive's header before a file, which ends with the lengths of a name and of more
 
 
 class Container(Protocol):
@@ -24,6 +26,10 @@ class Container(Protocol):
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; refuse a file of more than `limit` bytes before reading it."""
+        ...
+
+    def stored(self, name: str, limit: int) -> Stored:
+        """Return a file's bytes as they are stored, read once; they are read again as they are needed."""
         ...
 
 
@@ -39,6 +45,16 @@ class Folder:
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; see `Container`."""
+        with self._opened(name, limit) as stream:
+            return stream.read(limit)
+
+    def stored(self, name: str, limit: int) -> Stored:
+        """Return a file's bytes as they are stored; see `Container`."""
+        with self._opened(name, limit) as stream:
+            return Stored(stream.fileno(), 0, limit, str(self.path / name))
+
+    @contextmanager
+    def _opened(self, name: str, limit: int) -> Iterator[BinaryIO]:
         path = self.path / name
         if path.parent != self.path and path.parent.is_symlink():
             _refuse("0507", "a folder inside the plan is a symbolic link", path.parent)
@@ -56,7 +72,7 @@ class Folder:
                 _refuse("0507", "a file of the plan is no plain file", path)
             if found.st_size > limit:
                 _refuse("0508", f"the file has {found.st_size} bytes; at most {limit} were expected", path)
-            return stream.read(limit)
+            yield stream
 
 
 class Archive:
@@ -85,16 +101,35 @@ class Archive:
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a file's bytes; see `Container`."""
+        info = self._info(name, limit)
+        with self._readable(name):
+            return self.archive.read(info)
+
+    def stored(self, name: str, limit: int) -> Stored:
+        """Return a file's bytes as they are stored; see `Container`."""
+        info, found = self._info(name, limit), self.archive.fp
+        with self._readable(name), self.archive.open(info):  # which compares the header before the file with the list
+            assert found is not None
+            file = found.fileno()
+            header = os.pread(file, _LOCAL, info.header_offset)
+            before = _LOCAL + sum(int.from_bytes(header[i : i + 2], "little") for i in (_LOCAL - 4, _LOCAL - 2))
+            return Stored(file, info.header_offset + before, info.file_size, f"{self.path}: {name}")
+
+    def _info(self, name: str, limit: int) -> zipfile.ZipInfo:
         info = self.files.get(name)
         place = f"{self.path}: {name}"
         if info is None:
             _refuse("0504", f"the plan's file {name} is missing", place)
         if info.file_size > limit:
             _refuse("0508", f"the file has {info.file_size} bytes; at most {limit} were expected", place)
+        return info
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
         try:
-            return self.archive.read(info)
+            yield
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as problem:
-            _refuse("0505", f"the file cannot be read from the archive: {problem}", place)
+            _refuse("0505", f"the file cannot be read from the archive: {problem}", f"{self.path}: {name}")
 
 
 @contextmanager
@@ -114,7 +149,7 @@ def opened(path: Path) -> Iterator[Container]:
         yield Archive(archive, path)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: Path, files: Mapping[str, Image]) -> None:
     """Write all files, the manifest last, then sweep what the new manifest does not name."""
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
@@ -123,11 +158,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             target = path / name
             target.parent.mkdir(exist_ok=True)
             if name == MANIFEST or not _holds(target, files[name]):
-                write_atomically(target, files[name])
+                with replacing(target) as stream:
+                    stream.writelines(chunks(files[name]))
         _sweep(path, files)
 
 
-def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
+def write_archive(path: Path, files: Mapping[str, Image]) -> None:
     """Write all files into one archive, manifest first; equal files give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent), replacing(path) as stream:
@@ -135,7 +171,9 @@ def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
             for name in sorted(files, key=lambda name: (name != MANIFEST, name)):
                 info = zipfile.ZipInfo(name, _EPOCH)
                 info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-                archive.writestr(info, files[name])
+                info.file_size = len(files[name])
+                with archive.open(info, "w") as entry:
+                    entry.writelines(chunks(files[name]))
         for stale in leftovers(path):
             if stale != Path(stream.name):
                 stale.unlink(missing_ok=True)
@@ -157,14 +195,16 @@ def _ours(name: str) -> bool:
     return STORED_NAME.fullmatch(name) is not None or _TEMPORARY.fullmatch(name) is not None
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _holds(path: Path, data: Image) -> bool:
     """Tell whether the file is there already; damage under the right name is written over."""
     with suppress(OSError):
-        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
+        if not path.is_symlink() and path.stat().st_size == len(data):
+            with path.open("rb") as stream:
+                return all(stream.read(len(chunk)) == chunk for chunk in chunks(data))
     return False
 
 
-def _sweep(path: Path, files: Mapping[str, bytes]) -> None:
+def _sweep(path: Path, files: Mapping[str, Image]) -> None:
     kept = {path / name for name in files}
     for folder in (path, path / "kernels"):
         for entry in folder.iterdir() if folder.is_dir() else ():

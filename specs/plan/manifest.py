@@ -12,6 +12,7 @@ from typing import Any
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.decode import MismatchError, decode, parse_json
 from lpc.specs.plan.encode import canonical
+from lpc.specs.plan.image import Image, sha256_of
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.plan import Plan, Program
 
@@ -64,10 +65,10 @@ class Manifest:
     seal: str
 
 
-def contents(plan: Plan) -> dict[str, bytes]:
+def contents(plan: Plan) -> dict[str, Image]:
     """Return the bytes of every part of the plan that its hash is over, by the part's name."""
     core = Core(plan.program, plan.target, plan.torch, plan.report)
-    parts = {
+    parts: dict[str, Image] = {
         "spec": plan.spec.encode(),
         "plan": canonical(core, Core, indent=1),
         "partition": canonical(plan.partition, Any, indent=1),
@@ -81,7 +82,7 @@ def contents(plan: Plan) -> dict[str, bytes]:
 
 def plan_hash(plan: Plan) -> str:
     """Return the plan's identity: SHA-256 in hexadecimal over the names and the bytes of all its parts."""
-    return hash_of_hashes({name: digest(data) for name, data in contents(plan).items()})
+    return hash_of_hashes({name: sha256_of(data) for name, data in contents(plan).items()})
 
 
 def hash_of_hashes(hashes: Mapping[str, str]) -> str:
@@ -103,11 +104,11 @@ def stored_name(part: str, sha256: str) -> str:
     return f"{folder}{stem.lstrip('.-') or '_'}.{sha256[:12]}.{suffixes.get(part, 'json')}"
 
 
-def describe(plan: Plan, parts: Mapping[str, bytes]) -> Manifest:
+def describe(plan: Plan, parts: Mapping[str, Image]) -> Manifest:
     """Return the manifest of a plan whose parts, the readable text among them, are given."""
     files = {}
     for name, data in sorted(parts.items()):
-        sha256 = digest(data)
+        sha256 = sha256_of(data)
         files[name] = Entry(stored_name(name, sha256), sha256, len(data))
     nodes = (
         node for kernels in plan.kernels.values() for kernel in kernels.values() for node in kernel.nodes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
+from lpc.specs.plan.image import Image
 from lpc.specs.plan.instructions import Instruction
 from lpc.specs.plan.kernel import Kernel, TensorType
 
@@ -230,7 +231,7 @@ class Plan:
     """A built training program. Equal content has equal bytes; `hash` is over all of it.
 
     `kernels[target][name]`: target `native` always exists; `portable` holds those kernels that must differ
-    elsewhere. `weights` is a safetensors image. `partition` is networkx node-link data.
+    elsewhere. `weights` is a safetensors image, in memory or in a file. `partition` is networkx node-link data.
     """
 
     spec: str                                  # canonical YAML
@@ -238,7 +239,7 @@ class Plan:
     program: Program
     partition: Mapping[str, Any]
     kernels: Mapping[str, Mapping[str, Kernel]]
-    weights: bytes = field(repr=False)
+    weights: Image = field(repr=False)
     torch: str                                 # version of torch that captured it
     report: Mapping[str, Any] = field(default_factory=dict)  # rung, obstacles, notes, warnings, libraries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.container import Container, opened, write_archive, write_folder
 from lpc.specs.plan.decode import decode
+from lpc.specs.plan.image import Image, sha256_of
 from lpc.specs.plan.kernel import Kernel
 from lpc.specs.plan.manifest import (
     MANIFEST,
@@ -17,7 +19,6 @@ from lpc.specs.plan.manifest import (
     Manifest,
     contents,
     describe,
-    digest,
     read_manifest,
     render,
 )
@@ -44,10 +45,11 @@ def save(plan: Plan, path: str | Path) -> None:
     parts["text"] = text(plan).encode()
     manifest = describe(plan, parts)
     files = {entry.path: parts[name] for name, entry in manifest.files.items()}
+    files[MANIFEST] = render(manifest)
     write = write_archive if path.suffix == ".zip" else write_folder
     _refuse_other(path)
     try:
-        write(path, {**files, MANIFEST: render(manifest)})
+        write(path, files)
     except OSError as problem:
         message = f"the plan cannot be written: {problem.strerror or problem}"
         raise LpcError(Diagnostic("0510", message, place=str(problem.filename or path))) from None
@@ -56,7 +58,8 @@ def save(plan: Plan, path: str | Path) -> None:
 def load(path: str | Path) -> Plan:
     """Read a plan: every file against its hash, every operator against the list of allowed ones.
 
-    Nothing is executed or unpickled. Raises LpcError (0501 to 0512, 0530 to 0533) naming the file.
+    Nothing is executed or unpickled. Weights stay in the file, and are read as they are needed.
+    Raises LpcError (0501 to 0512, 0530 to 0533) naming the file.
     """
     path = Path(path)
     with opened(path) as container:
@@ -78,25 +81,27 @@ def _refuse_other(path: Path) -> None:
         raise LpcError(Diagnostic("0511", message, place=str(path)))
 
 
-def _part(container: Container, name: str, entry: Entry, path: Path) -> bytes:
+def _part(container: Container, name: str, entry: Entry, path: Path) -> Image:
     limit = LIMITS.get(name, LIMIT)
     place = str(path / entry.path)
     if entry.size > limit:
         message = f"part `{name}` is said to have {entry.size} bytes; at most {limit} are read"
         raise LpcError(Diagnostic("0508", message, place=place))
-    data = container.read(entry.path, entry.size)
+    stays = name == "weights" and hasattr(os, "pread")  # which Windows lacks
+    data: Image = container.stored(entry.path, entry.size) if stays else container.read(entry.path, entry.size)
     if len(data) < entry.size:
         message = f"the file is cut short: {len(data)} of {entry.size} bytes are there"
         raise LpcError(Diagnostic("0505", message, place=place))
-    if digest(data) != entry.sha256:
+    if sha256_of(data) != entry.sha256:
         raise LpcError(
             Diagnostic("0505", "the file was altered or damaged: its hash does not match", place=place)
         )
     return data
 
 
-def _assemble(parts: Mapping[str, bytes], manifest: Manifest, path: Path) -> Plan:
-    for name in sorted(PARTS ^ {name for name in parts if "/" not in name}):
+def _assemble(images: Mapping[str, Image], manifest: Manifest, path: Path) -> Plan:
+    parts = {name: bytes(image) for name, image in images.items() if name != "weights"}
+    for name in sorted(PARTS ^ {name for name in images if "/" not in name}):
         found = "no" if name in PARTS else "an unknown"
         _contradiction(f"the manifest lists {found} part `{name}`", path)
     core = decode(parts["plan"], Core, str(path / manifest.files["plan"].path))
@@ -114,7 +119,7 @@ def _assemble(parts: Mapping[str, bytes], manifest: Manifest, path: Path) -> Pla
         program=core.program,
         partition=partition,
         kernels=kernels,
-        weights=parts["weights"],
+        weights=images["weights"],
         torch=core.torch,
         report=core.report,
     )

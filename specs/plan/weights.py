@@ -7,6 +7,7 @@ from typing import Any
 
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.decode import MismatchError, parse_json
+from lpc.specs.plan.image import Image
 from lpc.specs.plan.kernel import TensorType
 
 # dtype by its safetensors name, with bytes for each element
@@ -28,12 +29,12 @@ DTYPES: dict[str, tuple[str, int]] = {
 }
 
 
-def tensor_types(image: bytes) -> dict[str, TensorType]:
+def tensor_types(image: Image) -> dict[str, TensorType]:
     """Return the type of every tensor in the image, by name. Raises LpcError (0558) for a malformed image."""
     return {name: kind for name, (kind, _) in tensor_places(image).items()}
 
 
-def tensor_places(image: bytes) -> dict[str, tuple[TensorType, int]]:
+def tensor_places(image: Image) -> dict[str, tuple[TensorType, int]]:
     """Return the type of every tensor in the image, and where its bytes begin; see `tensor_types`."""
     size = int.from_bytes(image[:8], "little")
     if len(image) < 8 or size > len(image) - 8:

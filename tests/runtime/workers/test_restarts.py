@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from lpc.runtime.workers.gloo import KEPT, Gloo
+from lpc.runtime.workers.gloo import Gloo
 from lpc.runtime.workers.keeper import announce
 from lpc.runtime.workers.meeting import COMMITTED, GIVEN_UP, Meeting, caught_up, recoverable
 from lpc.runtime.workers.store import Client, address, reach, serve
 from lpc.runtime.workers.supervisor import FRUITLESS, LOST, MISTAKE, STALE, Supervisor
 from lpc.runtime.workers.transport import Stamp
 from lpc.runtime.workers.wire import Wire
+from lpc.specs.memory.outbox import LIMIT
 
 PATIENCE = 20.0
 EDGES = [(0, 1), (1, 0)]
@@ -34,7 +35,7 @@ def store() -> Iterator[Client]:
     board.close()
 
 
-def transport(store: Client, rank: int, life: int = 0, kept: int = KEPT) -> Gloo:
+def transport(store: Client, rank: int, life: int = 0, kept: int = LIMIT) -> Gloo:
     return Gloo(EDGES, torch.device("cpu"), Meeting(store.clone(), rank, 2, life, True), PATIENCE, kept=kept)
 
 

@@ -31,7 +31,7 @@ while True:
 
 @pytest.mark.parametrize("suffix", ["plan", "zip"])
 def test_killed_writers_leave_a_whole_plan(plan: Plan, tmp_path: Path, suffix: str) -> None:
-    big = replace(plan, weights=plan.weights + bytes(2_000_000))
+    big = replace(plan, weights=bytes(plan.weights) + bytes(2_000_000))
     choices = [plan, replace(big, spec="lpc: 1\nname: other\n")]
     sources = [tmp_path / "a.plan", tmp_path / "b.plan"]
     for choice, source in zip(choices, sources, strict=True):

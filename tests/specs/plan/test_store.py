@@ -111,7 +111,7 @@ def test_the_hash_is_over_everything(plan: Plan) -> None:
         replace(plan, spec=plan.spec + "#"),
         replace(plan, torch="2.12.0"),
         replace(plan, target="cuda"),
-        replace(plan, weights=plan.weights[:-1] + b"\1"),
+        replace(plan, weights=bytes(plan.weights)[:-1] + b"\1"),
         replace(plan, partition={}),
         replace(plan, report={}),
         replace(plan, kernels={"native": plan.kernels["native"]}),
