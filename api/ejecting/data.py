@@ -46,7 +46,10 @@ def read(root):
     """Return the arrays of one archive, or of `train.npz`, `test.npz` and `validation.npz` in a folder."""
     if root.is_file():
         return {"train": dict(np.load(root))}
-    return {path.stem: dict(np.load(path)) for path in sorted(root.glob("*.npz"))}
+    found = {path.stem: dict(np.load(path)) for path in sorted(root.glob("*.npz"))}
+    if not found:
+        raise FileNotFoundError(f"no .npz file in {root.resolve()}")
+    return found
 '''
 
 # Source -> its code, and the integer that means 1 in images.
