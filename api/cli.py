@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lpc.plan import Plan
 
 USER_MISTAKE = 2
+RESTARTS, KEPT = 20, LIMIT // 2**20  # of workers; MiB
 INTERRUPTED = 130  # as a shell has it: 128 + SIGINT
 
 app = typer.Typer(
@@ -196,12 +197,14 @@ def run(
         int | None,
         typer.Option(metavar="N", min=1, help="processes; default: as the spec says", show_default=False),
     ] = None,
-    restarts: Annotated[int, typer.Option(metavar="N", min=0, help="how often dead workers are started again")] = 20,
+    restarts: Annotated[
+        int, typer.Option(metavar="N", min=0, help="how often dead workers are started again")
+    ] = RESTARTS,
     patience: Annotated[float, typer.Option(metavar="SECONDS", help="how long a silent worker is waited for")] = 600.0,
     keep: Annotated[
         int,
         typer.Option(metavar="MIB", min=0, help="of what a worker has sent, so that one that dies goes on alone"),
-    ] = LIMIT // 2**20,
+    ] = KEPT,
     threads: Annotated[
         bool, typer.Option("--threads", help="workers are threads of one process, on a GPU each with its stream")
     ] = False,
@@ -217,6 +220,9 @@ def run(
     if replay is not None and (resume or workers is not None or memory or trace or tensorboard or threads):
         message = "goes without --workers, --threads, --resume, --memory, --trace and --tensorboard"
         raise typer.BadParameter(message, param_hint="--replay")
+    if threads and (restarts, keep) != (RESTARTS, KEPT):
+        message = "goes without --restarts and --keep: no thread is started again"
+        raise typer.BadParameter(message, param_hint="--threads")
 
     overrides = [*(set_ or ()), *([] if epochs is None else [f"run.epochs={epochs}"])]
     written = None if is_plan(source) else lpc.check(source, overrides)

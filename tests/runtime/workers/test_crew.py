@@ -175,6 +175,8 @@ def test_each_rank_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch, plan
 def test_threads_are_of_one_process(
     plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert command("run", plan, "--workers", 2, "--threads", "--keep", 3) == 2
+    assert "no thread is started again" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command("run", plan, "--threads") == 2
