@@ -33,8 +33,12 @@ def calibrate(
         Path, typer.Option("-o", "--output", metavar="FILE", help="the JSON file to write")
     ] = Path("costs.json"),
     workers: Annotated[
-        int, typer.Option(metavar="K", min=1, help="processes at a time, such as the machine has cores or GPUs")
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="K", min=1, help="processes at a time, such as the machine has cores or GPUs; default: one",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="steps that are measured, of each kind")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     batch: Annotated[
@@ -43,14 +47,15 @@ def calibrate(
     json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """Measure a plan's kernels, and what processes cost each other, for `lpc inspect --timeline --costs FILE`."""
-    from lpc.parallel import working
+    from lpc.parallel import ensure_agreed, working
     from lpc.runtime.workers.join import is_worker
 
     found = lpc.load(plan)
     output.parent.mkdir(parents=True, exist_ok=True)
     if is_worker():
+        ensure_agreed(workers)
         measured = working(partial(_together, found, steps, device, batch))
-    elif workers == 1:
+    elif workers is None or workers == 1:
         measured = measure(found, steps, device, batch)
     else:
         options = ["--steps", str(steps), "--device", device, "--output", str(output), *(["--json"] if json else [])]

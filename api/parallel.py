@@ -56,7 +56,10 @@ def launch(plan: Plan, how: Fit, workers: int | None, restarts: int) -> Mapping[
 
     asked = workers or workers_of(plan.spec)
     if is_worker():
-        _ensure_agreed(workers, how)
+        ensure_agreed(workers)
+        if how.threads:
+            message = "`--threads` is for one process, and several were started"
+            raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--threads"))
         return None
     if asked == 1 or how.threads:
         return None
@@ -112,7 +115,7 @@ def fit(plan: Plan, how: Fit, order: Path | None = None, workers: int | None = N
 
 
 def _crew(plan: Plan, how: Fit, workers: int, reporter: Reporter) -> Mapping[str, Any]:
-    """Work on all ranks, one thread of torch's for each unless the environment says how many."""
+    """Work on all ranks, with one thread of torch's for each unless the environment says how many."""
     import torch
 
     from lpc.runtime.workers.crew import Crew
@@ -128,7 +131,7 @@ def _crew(plan: Plan, how: Fit, workers: int, reporter: Reporter) -> Mapping[str
     crew = Crew[Mapping[str, Any]](plan.data, workers, how.device, how.patience)
     _keep(plan, how)
     before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(before if "OMP_NUM_THREADS" in os.environ else 1)
     try:
         return crew.run(act)[0]
     finally:
@@ -172,11 +175,9 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _ensure_agreed(workers: int | None, how: Fit) -> None:
+def ensure_agreed(workers: int | None) -> None:
+    """Refuse another number of workers than that of the processes that a launcher has started (0684)."""
     size = int(os.environ["WORLD_SIZE"])
-    if how.threads:
-        message = f"`--threads` is for one process, and {size} were started"
-        raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--threads"))
     if workers not in (None, size):
         message = f"{workers} workers are asked for, and {size} processes were started"
         raise lpc.LpcError(lpc.Diagnostic("0684", message, place="--workers"))

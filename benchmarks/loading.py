@@ -17,12 +17,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from growth import Growth
 
 import lpc
 
@@ -45,30 +44,6 @@ def spec(width: int, count: int, replicas: int) -> str:
         blocks=", ".join(f"b{index}: {name}" for index, name in enumerate(names)),
         replicas=replicas, shard="true" if replicas > 1 else "false",
     )  # fmt: skip
-
-
-class Growth:
-    """The most that a process's private memory is above what it was, looked at every two milliseconds."""
-
-    def __init__(self) -> None:
-        self.process = psutil.Process()
-        self.first = self.most = self.now()
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-        self.thread.start()
-
-    def now(self) -> int:
-        return int(self.process.memory_full_info().uss)
-
-    def look(self) -> None:
-        while not self.over.wait(0.002):
-            self.most = max(self.most, self.now())
-
-    def end(self) -> tuple[int, int]:
-        self.over.set()
-        self.thread.join()
-        kept = self.now()
-        return max(self.most, kept) - self.first, kept - self.first
 
 
 def work(path: Path, out: Path, resumed: Path | None) -> None:

@@ -19,13 +19,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from growth import Growth
 from torch import Tensor
 
 import lpc
@@ -76,29 +75,6 @@ def warm() -> None:
     torch.optim.Adam([parameter], fused=True).step()
 
 
-class Growth:
-    """The most that a process's private memory is above what it was, looked at every two milliseconds."""
-
-    def __init__(self) -> None:
-        self.process = psutil.Process()
-        self.first = self.most = self.now()
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-        self.thread.start()
-
-    def now(self) -> int:
-        return int(self.process.memory_full_info().uss)
-
-    def look(self) -> None:
-        while not self.over.wait(0.002):
-            self.most = max(self.most, self.now())
-
-    def end(self) -> int:
-        self.over.set()
-        self.thread.join()
-        return max(self.most, self.now()) - self.first
-
-
 class Counting:
     """A transport that counts the bytes which are given to it."""
 
@@ -124,7 +100,7 @@ def work(folder: Path) -> None:
     for batch in digits(STEPS):
         transport.sent = 0
         worker.step(batch)
-    grown = growth.end()
+    grown, _ = growth.end()
     sent = transport.sent
     before = [tensor.clone() for tensor in worker.state.own.values()]
     measured = worker.measure(digits(1)[0])

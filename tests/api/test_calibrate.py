@@ -87,7 +87,15 @@ def test_options_that_do_not_go_together(
     assert (found.code, code in found.err, told in found.err) == (2, True, True)
 
 
-def test_a_mistake_is_told_once(lpc: Command, path: Path) -> None:
-    found = lpc("calibrate", path, "--workers", 2, "--device", "nothing", "-o", "costs.json")
-    assert found.code == 2
-    assert not Path("costs.json").exists()
+def test_a_mistake_is_told_once(process: Command, path: Path, tmp_path: Path) -> None:
+    """All ranks make it."""
+    found = process("calibrate", path, "--workers", 2, "--device", "nothing", "-o", "costs.json")
+    assert (found.code, found.err.count("error[LPC0663]")) == (2, 1)
+    assert not (tmp_path / "costs.json").exists()
+
+
+def test_a_launcher_says_how_many(lpc: Command, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = lpc("calibrate", path, "--workers", 3)
+    assert (found.code, "3 workers are asked for, and 2 processes" in found.err) == (2, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import pytest
 import torch
 
 import lpc
+from lpc.runtime.workers.crew import Crew
 from lpc.runtime.workers.threads import Hub, Threads
-from lpc.runtime.workers.transport import ROOM, Stamp
+from lpc.runtime.workers.transport import Stamp
 from lpc.runtime.workers.worker import Worker
-from lpc.specs.ranks.plan import edges_of, rank_plans, room_of
 
 torch.set_num_threads(1)
 
@@ -46,28 +45,16 @@ def on_ranks(
 
     Unless it is not `watched`, what is sent has to stay as it is, of which copies are kept.
     """
-    plans = rank_plans(plan.data, plan.spec, workers)
-    hub = Hub(workers, edges_of(plans), max(ROOM, room_of(plans)), patience)
-    found: list[Any] = [None] * workers
-    errors: list[BaseException] = []
+    crew, watching = Crew[Any](plan.data, workers, "cpu", patience, recorded), list[Watched]()
 
-    def run(rank: int) -> None:
-        try:
-            versions = None if recorded is None else recorded[rank]
-            transport = Watched(hub, rank) if watched else hub.transport(rank)
-            found[rank] = act(Worker(plan.data, plans, transport, "cpu", recorded=versions))
-            assert not isinstance(transport, Watched) or transport.changed() == []
-        except BaseException as error:
-            errors.append(error)
-            hub.abort()
+    def transport(rank: int) -> Watched:
+        watching.append(Watched(crew.hub, rank))
+        return watching[-1]
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    if watched:
+        crew.hub.transport = transport  # type: ignore[method-assign]
+    found = crew.run(act)
+    assert [stamp for one in watching for stamp in one.changed()] == []
     return found
 
 
