@@ -163,6 +163,10 @@ CODES: dict[str, Code] = {
         "a network that cannot be split",
         "Let it be a chain of linear layers with relu or leaky_relu between, and its loss hinge or mse.",
     ),
+    "0439": Code(
+        "parameters beside what is judged",
+        "Give their layers a block with a loss of its own, or link the blocks by `gradient`.",
+    ),
     # 05xx: plan
     "0501": Code("plan not found", "build it with `lpc build SPEC -o NAME.plan`, or correct the path"),
     "0502": Code("plan from a newer version", "upgrade lpc, or build the plan again with this version"),

@@ -19,6 +19,7 @@ from lpc.compiler.capture.joint import (
     arrival_of,
     trace_inference,
 )
+from lpc.compiler.capture.missed import ensure_judged
 from lpc.compiler.capture.precision import autocast_types
 from lpc.compiler.capture.probes import Probing
 from lpc.compiler.capture.relaxed_kernels import relaxed_kernels
@@ -261,6 +262,7 @@ class _Capture:
 
     def training_kernels(self, block: str) -> dict[str, Kernel]:
         training = self.training(block)
+        ensure_judged(self.spec, self.problems[block], self.modules["train"][block], training.unreached, self.aliases)
         self.remember(training)
         modes = (self.modules["train"][block], self.modules["eval"][block])
         if not (training.random or training.drawn) and same_in_both(*modes, self.problems[block]):

@@ -60,6 +60,10 @@ _REPLICATED = (
 _AIMED = 'learn: {blocks: "*", loss: matching, optimizer: sgd(lr=1e-3), steps: 5}'
 _SOLVED = 'learn: {blocks: "*", loss: matching, optimizer: sgd(lr=1e-3)}'
 _GELU = "network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), gelu, out: linear(10)]}\n"
+_FORK = (
+    "network: {inputs: {image: [64]}, layers: [left: linear(16), {right: linear(16, from=image)},"
+    " add(from=[left, right]), out: linear(10)]}\n"
+)
 
 LEARNING: dict[str, Example] = {
     "0401": Example(
@@ -209,6 +213,12 @@ LEARNING: dict[str, Example] = {
         "Formulas solve a network that is split into linear layers: with relu between, and a loss that they know.",
         "decompose: {blocks: {b1: fc1, head: out}, links: split}\nlearn: []\nloss: cross_entropy",
         "decompose: {blocks: {b1: fc1, head: out}, links: split}\nlearn: []\nloss: hinge",
+        BUILD,
+    ),
+    "0439": Example(
+        "A block's head reads the last tensor that leaves the block; what computes another one is judged by nothing.",
+        f"{_FORK}decompose: {{blocks: {{b1: [left, right], head: [add1, out]}}}}",
+        f"{_FORK}decompose: {{blocks: {{b1: left, b2: right, head: [add1, out]}}}}",
         BUILD,
     ),
     "0430": Example(
