@@ -17,12 +17,10 @@ from torch import Tensor, fx
 
 from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.sites import NoiseSite, norm_calls
-from lpc.compiler.capture.tracing import LabelledRun, length_hints
+from lpc.compiler.coupling import KeptRun, Samples
+from lpc.compiler.samples import Types, examples
 from lpc.compiler.state import named_state, run_with_state
 from lpc.compiler.units import WHOLE, Assignment, UnitLayout
-
-Types = Mapping[str, tuple[torch.dtype, tuple[int | str, ...]]]
-SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def incidence(
     true = _patterns(block, feature, types, sites, parameters, layout, through_norms=True)
     biases = []
     if sites and true.couples:
-        biases.append("batch statistics couple the samples")
+        biases.append(true.couples)
     if not layout.split or credit == "all":
         return Incidence(dict.fromkeys(names, WHOLE), tuple(biases))
     reached = true.assignments(bool(sites))
@@ -65,19 +63,6 @@ def incidence(
     return Incidence(own, tuple(biases))
 
 
-def couples_samples(block: BlockModule, types: Types) -> bool:
-    """Does a sample's input move another sample's output?"""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
-        inputs = [example(types[name]) for name in block.inputs]
-        moving = {str(i): x.requires_grad_() for i, x in enumerate(inputs) if x.is_floating_point()}
-        state = {n: t.detach().cpu().clone() for n, t in named_state(block.module).items()}
-        read = [x.clone() if x.requires_grad else x for x in inputs]
-        outputs = run_with_state(LabelledRun(block.module), state, read)
-        patterns = [_Differentiated(y, moving).of(_first_sample(y)) for y in outputs if y.requires_grad]
-    return any(bool(seen[1:].any()) for pattern in patterns for seen in pattern.values())
-
-
 @dataclass
 class _Patterns:
     """For each tensor, where the derivative of each probed patch and group is not zero."""
@@ -85,7 +70,7 @@ class _Patterns:
     layout: UnitLayout
     patches: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     groups: dict[str, dict[int, Tensor]] = field(default_factory=dict)
-    couples: bool = False
+    couples: str | None = None
 
     def assignments(self, batched: bool) -> dict[str, Assignment]:
         return {name: self.assignment(name, batched) for name in self.groups}
@@ -134,8 +119,8 @@ def _patterns(
     run = _Probe(block.module, sites, through_norms)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        inputs = [example(types[name]) for name in block.inputs]
         state = {n: t.detach().cpu().clone() for n, t in named_state(block.module).items()}
+        inputs = examples(block, types, state)
         for name in parameters:
             state[name].requires_grad_(True)
         outputs = run_with_state(run, state, inputs)
@@ -143,7 +128,7 @@ def _patterns(
         leaves = run.leaves if sites else {name: state[name] for name in parameters}
         found = _Patterns(layout)
         pattern = _Differentiated(output, leaves)
-        found.couples = bool(sites) and any(bool(p[1:].any()) for p in pattern.of(_first_sample(output)).values())
+        found.couples = Samples(run, types, run.sites).told([feature]) if sites else None
         shape = output.shape[1:]
         for group in _few(layout.groups):
             for name, seen in pattern.of(_group_mask(layout, shape, group)).items():
@@ -172,7 +157,7 @@ class _Differentiated:
         }
 
 
-class _Probe(LabelledRun):
+class _Probe(KeptRun):
     """Runs a block's graph with a leaf at every site, and norms as the identity unless they are a path."""
 
     def __init__(self, module: fx.GraphModule, sites: Sequence[NoiseSite], through_norms: bool) -> None:
@@ -180,6 +165,11 @@ class _Probe(LabelledRun):
         self.ends = {site.end.name: site.name for site in sites}
         self.norms = {} if through_norms else {last.name: first for first, last in norm_calls(module.graph)}
         self.leaves: dict[str, Tensor] = {}
+
+    @property
+    def sites(self) -> dict[str, Tensor]:
+        """The leaves by the nodes that they are added to."""
+        return {end: self.leaves[name] for end, name in self.ends.items()}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -191,31 +181,12 @@ class _Probe(LabelledRun):
         if n.name in self.ends:
             leaf = torch.zeros_like(result).requires_grad_(True)
             self.leaves[self.ends[n.name]] = leaf
-            result = result + leaf
+            result = self.given[n.name] = result + leaf
         return result
-
-
-def example(kind: tuple[torch.dtype, tuple[int | str, ...]], samples: int = SAMPLES) -> Tensor:
-    """Return a small random tensor of a type; of integers zeros, of truth values ones, as masks that let all pass.
-
-    What autocast makes narrower is as wide as the parameters that it meets here.
-    """
-    dtype, shape = kind
-    hints = length_hints({s for s in shape if isinstance(s, str)} | {"B"}, B=samples)
-    sizes = [hints[s] if isinstance(s, str) else s for s in shape]
-    if dtype.is_floating_point:
-        return torch.randn(sizes, dtype=torch.float32 if dtype.itemsize < 4 else dtype)
-    return torch.full(sizes, dtype == torch.bool, dtype=dtype)
 
 
 def _few(count: int) -> tuple[int, ...]:
     return tuple(sorted({0, count // 2, count - 1}))
-
-
-def _first_sample(output: Tensor) -> Tensor:
-    mask = torch.zeros_like(output)
-    mask[0] = 1.0
-    return mask
 
 
 def _group_mask(layout: UnitLayout, shape: Sequence[int], group: int) -> Tensor:

@@ -71,7 +71,7 @@ class LocalProblem:
 
     A block that perturbs (`estimator`) reads tangents of the values `moves_in`, hands on those of `moves_out`, takes
     the credit of the blocks in `credits`, and sends its own if `sends_credit`; its own losses' by its `units`.
-    `coupled` are those of `credits` in which one sample moves another's losses; what that would earn is not told.
+    `coupled` tells where in those of `credits` a sample moves another's losses; what that would earn is not told.
     With a `target` what comes back teaches no parameter: it makes the target of a problem of the block's own.
     `feedback` are the values that get a projection of the output's error, which the output's block sends (`errors`).
     Of the layers in `factored` its optimizer gets the Kronecker factors.

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map_only
 from lpc.compiler.blocks import BlockModule, extract, outside_readers
 from lpc.compiler.capture.types import tensor_types
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.incidence import Types, example
 from lpc.compiler.localize import LocalProblem
+from lpc.compiler.samples import Types, example, examples
 from lpc.compiler.state import named_state, run_with_state
 
 SAMPLES = 2
@@ -63,8 +63,8 @@ def rehearsal(traced: Traced, graph: nx.DiGraph[str], problem: LocalProblem) -> 
     """Prepare a block's run; its samples are drawn inside `rehearsing`."""
     block = training_block(traced, graph, problem)
     types = tensor_types(traced.train)
-    inputs = {name: sampled(types, name) for name in block.inputs}
     state = {name: _double(t.detach().cpu().clone()) for name, t in named_state(block.module).items()}
+    inputs = dict(zip(block.inputs, map(_double, examples(block, types, state, SAMPLES)), strict=True))
     return Rehearsal(problem, block, inputs, state, types, traced.tied)
 
 

@@ -167,8 +167,7 @@ class ForwardStep(Step):
         With D elements of noise in one loss the variance of an estimate is about (D + kappa - 2) times the square of
         the gradient; kappa, the fourth moment of the noise, is 3 or 1 (Ren et al. 2023, table 1).
         """
-        ahead = (f"batch statistics of `{block}` couple the samples" for block in self.problem.coupled)
-        biases = (*self.incidence.biases, *ahead)
+        biases = (*self.incidence.biases, *self.problem.coupled)
         told = f"biased because {'; '.join(biases)}" if biases else "unbiased"
         size = sum(self.elements(name) for name in self.shapes)
         factor = (size + (1 if self.options["law"] == "normal" else -1)) / len(self.draws)

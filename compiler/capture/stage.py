@@ -31,10 +31,10 @@ from lpc.compiler.capture.twins import Form, Translation, form_of, twin_of
 from lpc.compiler.capture.twins import Step as TwinStep
 from lpc.compiler.capture.types import dtype_of, tensor_types
 from lpc.compiler.correction import Corrections
+from lpc.compiler.coupling import coupling
 from lpc.compiler.formulas import misfit
 from lpc.compiler.frontend.device import on_device
 from lpc.compiler.frontend.trace import Traced
-from lpc.compiler.incidence import couples_samples
 from lpc.compiler.localize import Arrival, LocalProblem, credit_of, error_of, tangent_of
 from lpc.compiler.modes import same_in_both
 from lpc.compiler.negatives import Hard, NegativeKernels
@@ -382,9 +382,10 @@ class _Capture:
         return any(not own.isdisjoint(borrowed) for borrowed in others)
 
     def coupled(self, block: str) -> tuple[str, ...]:
-        """Return the blocks whose credit a block takes by sample, although they couple the samples."""
+        """Return what couples the samples, or may, in blocks whose credit a block takes by sample."""
         modules, types = self.modules["train"], self.types["train"]
-        return tuple(b for b in self.problems[block].credits if couples_samples(modules[b], types))
+        found = (coupling(modules[b], types) for b in self.problems[block].credits)
+        return tuple(told for told in found if told is not None)
 
     def inference(self, block: str) -> LocalGraph:
         return trace_inference(
