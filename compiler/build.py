@@ -12,9 +12,11 @@ import safetensors.torch
 import torch
 
 from lpc.compiler.arithmetic import remembering
+from lpc.compiler.capture.held import held
 from lpc.compiler.capture.joint import CaptureTarget
 from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
+from lpc.compiler.capture.tracing import HeldLengthError
 from lpc.compiler.capture.types import tensor_type
 from lpc.compiler.correction import Corrections, corrections
 from lpc.compiler.doubtful import left_out, single_views
@@ -127,18 +129,21 @@ def rehearse(build: Build) -> Build:
 def capture(build: Build) -> Build:
     """Capture every local step as kernels."""
     targets = capture_targets(build.spec)
-    captured = capture_blocks(
-        build.spec,
-        _given(build.traced),
-        _given(build.graph),
-        build.problems,
-        build.fields,
-        targets,
-        build.corrected,
-        build.probes,
-        build.hard,
-        build.variables,
-    )
+    try:
+        captured = capture_blocks(
+            build.spec,
+            _given(build.traced),
+            _given(build.graph),
+            build.problems,
+            build.fields,
+            targets,
+            build.corrected,
+            build.probes,
+            build.hard,
+            build.variables,
+        )
+    except HeldLengthError as error:
+        raise held(build.spec, error) from error
     return replace(build, captured=captured)
 
 

@@ -131,7 +131,7 @@ CODES: dict[str, Code] = {
     ),
     "0412": Code(
         "a step that cannot be captured",
-        "Move what cannot be captured into a layer of its own and report the model.",
+        "Let sizes follow the tensors that are computed with, in a custom backward as well, or report the model.",
     ),
     "0413": Code("a gradient through a stop", "report it with the spec: the compiler must not build such a plan"),
     "0414": Code(

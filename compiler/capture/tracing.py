@@ -28,10 +28,17 @@ from lpc.compiler.capture.functional import Functional
 from lpc.compiler.capture.lengths import Lengths, symbols_of
 from lpc.compiler.capture.unread import unread
 from lpc.compiler.environments import unassuming
-from lpc.specs.diagnostics import Diagnostic, LpcError
 
 # Every symbolic length gets a hint of its own; equal hints mean the same symbol ("duck shaping").
 HINTS = (13, 17, 19, 23, 29, 31, 37, 41)
+
+
+class HeldLengthError(Exception):
+    """A step holds only for the length of that name that it was traced with; `block` is whose step it is."""
+
+    def __init__(self, length: str, block: str = "") -> None:
+        super().__init__(f"the length `{length}` is held fast")
+        self.length, self.block = length, block
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def trace_function(
     """Trace `function(*tensors) -> list of tensors` to a functional ATen graph.
 
     With `portable`, scaled-dot-product attention is traced as plain mathematics instead of the device's
-    own fused operator.
+    own fused operator. Raises HeldLengthError where a length would not stay free.
     """
     hints = length_hints({d for a in arguments for d in a.shape if isinstance(d, str)})
     attention = sdpa_kernel(SDPBackend.MATH) if portable else nullcontext()
@@ -190,8 +197,7 @@ def _check_lengths(mode: FakeTensorMode, symbols: Mapping[str, str]) -> None:
     assert mode.shape_env is not None
     fixed = [symbols[str(s)] for s in mode.shape_env.replacements if str(s) in symbols]
     if fixed:
-        message = f"a local step holds the length `{fixed[0]}` fast, which must stay free"
-        raise LpcError(Diagnostic("0412", message, place="capture"))
+        raise HeldLengthError(fixed[0])
 
 
 def _symbols(fakes: Sequence[Tensor], arguments: Sequence[Argument]) -> dict[str, str]:

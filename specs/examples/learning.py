@@ -32,6 +32,31 @@ class Reader(nn.Linear):
 
 """
 _DETACHED = _READER + _net("Detached", "hidden").replace("nn.Linear(16, 10)", "Reader(16, 10)")
+
+_SHARE = """\
+class ShareNAME(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / SIZE
+
+
+class LayerNAME(nn.Linear):
+    def forward(self, x):
+        return ShareNAME.apply(super().forward(x))
+
+
+"""
+
+
+def _shared(name: str, size: str) -> str:
+    network = _net(name, "hidden").replace("self.a, self.b = nn.Linear", f"self.a, self.b = Layer{name}")
+    return _SHARE.replace("NAME", name).replace("SIZE", size) + network
+
+
 _RANK = """\
 class Rank(nn.Linear):
     def forward(self, hidden):
@@ -145,6 +170,13 @@ LEARNING: dict[str, Example] = {
         "run: {epochs: 1, target: cuda}      # on a machine without CUDA",
         "run: {epochs: 1, target: portable}",
         BUILD,
+    ),
+    "0412": Example(
+        "Forwards the batch is of any size, and a custom backward takes the size that it was traced with for a number.",
+        _module("Held") + _LOCAL,
+        _module("Free") + _LOCAL,
+        BUILD,
+        _HEAD + _shared("Held", "int(gradient.shape[0])") + "\n\n" + _shared("Free", "gradient.shape[0]"),
     ),
     "0414": Example(
         "Only in a chain, and with one reach on all of it, is there one furthest loss for each block.",

@@ -30,7 +30,6 @@ def test_every_code_has_an_example_that_says_what_it_means() -> None:
 
 # What no spec, plan or command reaches, and why the code stays.
 UNREACHED = {
-    "0412": "A step that holds a length fast: tracing refuses them by 0211, this guards against what it misses.",
     "0413": "A gradient through a stop in a plan just compiled: a defect of the compiler, told instead of built.",
 }
 
