@@ -42,8 +42,9 @@ def annotate(module: fx.GraphModule, network: BuiltNetwork, spec: Spec, hint_bat
     """Write `val`, `flops`, `bytes`, `parameters`, `buffers` and `key` to every node's meta, in place.
 
     The graph module's meta gets `symbols` (sympy symbol -> `B` or a named length), `hint_batch` and
-    `parameters` (elements of each by name, in order). Raises LpcError, at the node's source line, if the network
-    fails on its inputs, fixes the batch size, or draws random numbers outside torch.
+    `parameters` (elements of each by name, in order), and `network`, the module that it was traced from. Raises
+    LpcError, at the node's source line, if the network fails on its inputs, fixes the batch size, or draws random
+    numbers outside torch.
     """
     shapes = SymbolicShapes(network.inputs, hint_batch)
     inputs = [shapes.batch(tensor) for tensor in network.inputs.values()]
@@ -63,6 +64,7 @@ def annotate(module: fx.GraphModule, network: BuiltNetwork, spec: Spec, hint_bat
     module.meta["symbols"] = shapes.symbols
     module.meta["hint_batch"] = hint_batch
     module.meta["parameters"] = {name: p.numel() for name, p in network.module.named_parameters()}
+    module.meta["network"] = network.module
     _check_output(module, spec, shapes)
     set_keys(module.graph)
 

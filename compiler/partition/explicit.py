@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lpc.compiler.partition.assignment import Assignment
-from lpc.compiler.partition.selectors import SelectorTable, is_glob, with_parents
+from lpc.compiler.partition.selectors import SelectorTable, is_glob
+from lpc.compiler.partition.uncalled import unmatched
 from lpc.compiler.partition.unroll import time_steps, with_steps
 from lpc.compiler.partition.view import Site, View
-from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, listing
+from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Path, Spec
 from lpc.specs.term import Term
 
@@ -98,16 +99,8 @@ class _Chooser:
         )
 
     def unmatched(self, claim: Claim) -> Diagnostic:
-        known = with_parents(s.path for s in self.view.sites)
-        top = [p for p in known if "." not in p]
         names = [name for site in self.view.sites for name in _names(site)]
-        return Diagnostic(
-            "0301",
-            f"the selector `{claim.selector}` matches no module of the network",
-            span=self.spec.origin(*claim.origin),
-            notes=(f"the network's top level is {listing(top)}",),
-            help=did_you_mean(claim.selector, known) or did_you_mean(claim.selector, names),
-        )
+        return unmatched(self.view, claim.selector, self.spec.origin(*claim.origin), names)
 
 
 def explicit(view: View, spec: Spec) -> Assignment:

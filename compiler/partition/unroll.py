@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from lpc.compiler.partition.assignment import Assignment
 from lpc.compiler.partition.layers import per_layer
-from lpc.compiler.partition.selectors import with_parents
+from lpc.compiler.partition.uncalled import unmatched
 from lpc.compiler.partition.view import Site, View
-from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
+from lpc.specs.diagnostics import LpcError
 from lpc.specs.model import Path, Spec
 from lpc.specs.term import Term
 
@@ -36,7 +36,7 @@ def time_steps(view: View, spec: Spec, term: Term, origin: Path) -> dict[int, st
     cell = str((*term.args, *term.kwargs.values())[0])
     steps = {site.index: name for site in view.roots if (name := _step(site, cell)) is not None}
     if not steps:
-        raise LpcError(_uncalled(view, spec, cell, origin))
+        raise LpcError(unmatched(view, cell, spec.origin(*origin), []))
     return steps
 
 
@@ -100,13 +100,3 @@ def _between(view: View, fixed: dict[int, str], steps: dict[int, str]) -> dict[i
         if readers:
             found[site.index] = readers[0]
     return found
-
-
-def _uncalled(view: View, spec: Spec, cell: str, origin: Path) -> Diagnostic:
-    known = with_parents(s.path for s in view.sites)
-    return Diagnostic(
-        "0301",
-        f"the selector `{cell}` matches no module of the network that is called",
-        span=spec.origin(*origin),
-        help=did_you_mean(cell, known),
-    )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import lpc
 from lpc.compiler.partition import partition
 from lpc.compiler.partition.cycles import moved, quotient, shortest_cycle, smallest_move
 from lpc.compiler.partition.view import view
@@ -162,3 +163,49 @@ run: {steps: 1}
     assert diagnostic.span is not None
     assert (diagnostic.span.line, diagnostic.span.column) == (6, 15)
     assert "did you mean `head`?" in diagnostic.render()
+
+
+class Renamed(nn.Module):
+    """One embedding with two names, a map with the weight of another, and layers that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(4, 4)
+        self.encoder = nn.Module()
+        self.encoder.embed = self.shared
+        self.tied, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.tied.weight = self.head.weight
+        self.steps = nn.ModuleList([nn.Linear(4, 4)])
+        self.idle = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.steps[0](self.encoder.embed(x)))  # type: ignore[operator, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("block", "found", "note", "help"),
+    [
+        ('a: "encoder.embed"', "encoder.embed", "it is called as `shared`", "select `shared` instead"),
+        ('a: "enc*.embed"', "encoder.embed", "it is called as `shared`", "select `shared` instead"),
+        ("a: tied", "tied", "it shares its parameters with `head`", "select `head` instead"),
+        ("a: idle", "idle", None, "leave it out: the network runs without it"),
+        ('"*": unroll("steps")', "steps", "inside it are called `steps.0`", "select `steps.0` instead"),
+    ],
+)
+def test_a_module_that_runs_under_another_name_is_told(block: str, found: str, note: str | None, help: str) -> None:
+    text = f"""
+network: {{module: "test_errors:Renamed", inputs: {{x: [4]}}}}
+fields: {{label: {{shape: [], dtype: int64}}}}
+loss: cross_entropy
+decompose: {{blocks: {{{block}, b: head}}, links: gradient}}
+learn: [{{blocks: "*", optimizer: adam}}]
+"""
+    with pytest.raises(LpcError) as caught:
+        lpc.build(text, allow=[__file__])
+    problem = caught.value.diagnostics[0]
+    assert problem.code == "0301"
+    assert problem.message == f"`{found}` is a module of the network, and is not called under that name"
+    assert problem.notes == (() if note is None else (note,))
+    assert problem.help == help
+    assert problem.span is not None
+    assert problem.span.line == 5
