@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lpc.compiler.build import build_plan
 from lpc.plan import Plan
 from lpc.reading import Overrides, Source, check
-from lpc.runtime.data import check_fields, describe
+from lpc.runtime.data import check_fields, describe, ensure_classes
 
 
 def build(source: Source, overrides: Overrides = (), *, allow: Sequence[str] = ()) -> Plan:
@@ -19,6 +19,7 @@ def build(source: Source, overrides: Overrides = (), *, allow: Sequence[str] = (
     """
     spec = check(source, overrides)
     fields = describe(spec.data, spec.origin) if spec.data is not None else {}
+    ensure_classes(spec, fields)
     plan = build_plan(spec, allow=allow, fields=fields)
     if spec.data is not None:
         check_fields(spec.data, plan.program.fields, spec.origin)

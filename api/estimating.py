@@ -8,7 +8,7 @@ from typing import Any
 
 from lpc.compiler.estimate import Outline, outline
 from lpc.reading import Overrides, Source, check
-from lpc.runtime.data import describe
+from lpc.runtime.data import describe, ensure_classes
 from lpc.specs.cost import Cost, cost
 from lpc.specs.memory.prediction import Memory, predict
 from lpc.specs.timeline import timeline
@@ -58,6 +58,7 @@ def estimate(
     """
     spec = check(source, overrides)
     fields = describe(spec.data, spec.origin) if spec.data is not None else {}
+    ensure_classes(spec, fields)
     found = outline(spec, allow=allow, fields=fields)
     known = {**(lengths or {}), "B": spec.batch_size if batch is None else batch}
     memory, spent = predict(found.program, found.kernels, known), cost(found.program, found.kernels, known)

@@ -50,7 +50,9 @@ def _column(rows: Rows, name: str, feature: Any, head: Any) -> Column | Text:
         return Text(f"values of type {head.type}", place)
     sample = _numbers(head, place)
     dtype, shape = sample.dtype, sample.shape[1:]
-    return Column(shape, dtype, partial(_read, rows, name, place), place, image_peak(dtype, shape))
+    named = getattr(feature, "num_classes", None)  # of a ClassLabel
+    classes = (lambda: int(named)) if named is not None else None
+    return Column(shape, dtype, partial(_read, rows, name, place), place, image_peak(dtype, shape), classes=classes)
 
 
 def _is_image(feature: Any) -> bool:

@@ -19,7 +19,8 @@ class Column:
 
     `shape` is one sample's. `read()` returns an array [samples, *shape]. `peak`: an image whose stored
     integers 0..peak mean 0..1; None: not an image. `place` names the file, for messages. What `read()`
-    gives of a `mapped` column lies on disk, and is not to be copied as a whole.
+    gives of a `mapped` column lies on disk, and is not to be copied as a whole. `classes()` counts those of a label,
+    where little is read for that.
     """
 
     shape: Shape
@@ -28,6 +29,7 @@ class Column:
     place: str
     peak: int | None = None
     mapped: bool = False
+    classes: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ def delivered(column: Column) -> str:
     if column.peak is not None or column.dtype.kind == "f":
         return "float32"
     return "int64"
+
+
+def class_count(read: Callable[[], Array]) -> int:
+    """Return how many classes there are in a column of class numbers."""
+    values = read()
+    return int(values.max()) + 1 if values.size else 0
 
 
 def image_peak(dtype: np.dtype[Any], shape: Shape) -> int | None:

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from lpc.runtime.data.column import Array, Column, Shape, Table, Tables, image_peak
+from lpc.runtime.data.column import Array, Column, Shape, Table, Tables, class_count, image_peak
 from lpc.runtime.data.files import split_name
 from lpc.runtime.data.problem import problem
 
@@ -82,7 +82,9 @@ def _table(paths: dict[str, Path]) -> Table:
 def _column(path: Path, header: Header) -> Column:
     peak = image_peak(header.dtype, header.shape)
     shape = (1, *header.shape) if peak and len(header.shape) == 2 else header.shape
-    return Column(shape, header.dtype, partial(_read, path, shape), str(path), peak)
+    read = partial(_read, path, shape)
+    classes = partial(class_count, read) if not shape and header.dtype == np.uint8 else None
+    return Column(shape, header.dtype, read, str(path), peak, classes=classes)
 
 
 def _read_header(path: Path) -> Header:

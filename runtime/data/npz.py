@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lpc.runtime.data.column import Array, Column, Shape, Table, Tables, Text, image_peak
+from lpc.runtime.data.column import Array, Column, Shape, Table, Tables, Text, class_count, image_peak
 from lpc.runtime.data.files import split_files
 from lpc.runtime.data.problem import problem
 
@@ -46,7 +46,9 @@ def _column(archive: zipfile.ZipFile, name: str, path: Path) -> Column | Text:
         return Text(f"values of type {dtype}", place)
     if not shape:
         raise problem("0603", "an array has no axis of samples: its shape is []", place)
-    return Column(shape[1:], dtype, partial(_read, path, name), place, image_peak(dtype, shape[1:]))
+    read = partial(_read, path, name)
+    classes = partial(class_count, read) if len(shape) == 1 and dtype.kind in "iu" else None
+    return Column(shape[1:], dtype, read, place, image_peak(dtype, shape[1:]), classes=classes)
 
 
 def _header(member: IO[bytes], place: str) -> Header:
