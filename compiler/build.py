@@ -45,6 +45,7 @@ from lpc.compiler.schedule import schedule as schedule_blocks
 from lpc.compiler.solvable import doubts, idle_memories, idle_weights
 from lpc.compiler.splitting import split_layers
 from lpc.compiler.trained import choose_trained
+from lpc.compiler.units import idle_units
 from lpc.compiler.variables import Variable, Variables, variables
 from lpc.specs import canonical
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean, one_of
@@ -353,6 +354,7 @@ def report(build: Build) -> dict[str, Any]:
             *idle_memories(build.variables),
             *moment_notes(build.problems),
             *idle_optimizers(build.spec, build.problems),
+            *idle_units(build.spec, [b for b, p in build.problems.items() if p.units.split]),
             *plain_notes({b: p.optimizer for b, p in build.problems.items() if p.optimizer is not None}),
         ],
         "warnings": [

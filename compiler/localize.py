@@ -30,7 +30,7 @@ from lpc.compiler.rules import stated, stated_at
 from lpc.compiler.solver import solver
 from lpc.compiler.splitting import SplitLayer
 from lpc.compiler.targets import Target, targets
-from lpc.compiler.units import UnitLayout, unit_layout
+from lpc.compiler.units import UnitLayout, ensure_splits, unit_layout
 from lpc.compiler.variables import Consistency, Variable, Variables, consistency
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
@@ -157,7 +157,9 @@ def localize(
     between = variables or Variables()
     joined = groups(spec, graph, between)
     writer = _Localizer(spec, traced, graph, objectives, flow, aims, between, layers or {}, joined)
-    return {block: writer.problem(block) for block in graph.nodes}
+    problems = {block: writer.problem(block) for block in graph.nodes}
+    ensure_splits(spec, [problem.units for problem in problems.values()])
+    return problems
 
 
 @dataclass

@@ -8,11 +8,12 @@ tensors [B, patches, groups].
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from lpc.compiler.estimator import estimator
 from lpc.compiler.rules import stated, stated_at
 from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Spec
@@ -83,6 +84,24 @@ def unit_layout(spec: Spec, block: str, shape: Sequence[int | str], is_map: bool
         message = f"block `{block}` has {sizes[axis]} {what} in {sizes}, which do not make {units.groups} groups"
         raise LpcError(Diagnostic("0422", message, span=spec.origin("decompose", "units", "groups")))
     return UnitLayout(tuple(positions) if units.patches == "auto" else (), axis, units.groups, True)
+
+
+def ensure_splits(spec: Spec, layouts: Iterable[UnitLayout]) -> None:
+    """Refuse (0422) units that split no block."""
+    if spec.decompose.units is not None and not any(layout.split for layout in layouts):
+        message = "`units` splits no block: none replicates its loss"
+        help = "add `aggregate: replicated` and an estimator that perturbs to a `learn` entry, or remove `units`"
+        raise LpcError(Diagnostic("0422", message, span=spec.key_origin("decompose", "units"), help=help))
+
+
+def idle_units(spec: Spec, blocks: Iterable[str]) -> list[str]:
+    """Return notes about those of `blocks`, whose losses are replicated, to which that makes no difference."""
+    found = {block: estimator(spec, block) for block in blocks}
+    return [
+        f"block {block}: under `estimator: {one.name}` replicated losses have the gradient of one loss"
+        for block, one in found.items()
+        if not one.perturbs
+    ]
 
 
 def spread(credit: Tensor, assignment: Assignment, shape: Sequence[object]) -> Tensor:
