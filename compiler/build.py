@@ -207,15 +207,10 @@ def batch_fields(build: Build) -> dict[str, TensorType]:
         fields.setdefault(name, TensorType(tensor.dtype, ("B", *tensor.shape)))
     for name, given in build.data_fields.items():
         fields.setdefault(name, given)
-    clash = [n.name for n in traced.train.graph.nodes if n.op != "placeholder" and n.name in fields]
-    if clash:
-        raise LpcError(
-            Diagnostic(
-                "0409",
-                f"the layer `{clash[0]}` has the name of a batch field",
-                span=spec.origin("network", "layers"),
-            )
-        )
+    clash = next((n for n in traced.train.graph.nodes if n.op != "placeholder" and n.name in fields), None)
+    if clash is not None:
+        message = f"the layer `{clash.name}` has the name of a batch field"
+        raise LpcError(Diagnostic("0409", message, span=spec.origin(*clash.meta.get("spec", ("network",)), "name")))
     return fields
 
 

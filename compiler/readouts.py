@@ -146,12 +146,14 @@ class _Around:
             message = f"the readout `{name}` learns from one whole batch, and `{keys[0]}` splits a step"
             span = self.spec.origin("run", keys[0])
             raise LpcError(Diagnostic("0418", message, span=span, help=f"remove `run.{keys[0]}`"))
-        unknown = [b for b in readout.from_ if b not in self.problems]
-        if unknown or name in self.problems:
-            what = f"reads `{unknown[0]}`, which is no block" if unknown else "has the name of a block"
-            message = f"the readout `{name}` {what}"
+        unknown = next((i for i, b in enumerate(readout.from_) if b not in self.problems), None)
+        if unknown is not None or name in self.problems:
+            what, origin = "has the name of a block", self.spec.key_origin(*place)
+            if unknown is not None:
+                what = f"reads `{readout.from_[unknown]}`, which is no block"
+                origin = self.spec.origin(*place, "from", unknown)
             notes = (f"the blocks are {', '.join(self.problems)}",)
-            raise LpcError(Diagnostic("0418", message, span=self.spec.origin(*place, "from"), notes=notes))
+            raise LpcError(Diagnostic("0418", f"the readout `{name}` {what}", span=origin, notes=notes))
         overlays: tuple[nn.Module, ...] = ()
         if readout.with_ is not None:
             options = signatures.OVERLAYS[readout.with_.name].bind(readout.with_)

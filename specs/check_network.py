@@ -152,13 +152,13 @@ def wiring(spec: Spec, problems: Problems) -> None:
             message = f"`{layer.op.name}` joins at least two layers"
             help = f"write `{layer.op.name}(from=[a, b])`"
             problems.add("0140", message, spec.origin(*path, "op"), path, help=help)
-        for name in names:
+        for i, name in enumerate(names):
             # Unnamed layers bear their op and a counter; inner ones are reached through dots.
             if not isinstance(name, str) or name in known or "." in name or name.rstrip("0123456789") in ops:
                 continue
             message = f"`from` names `{name}`, which is no layer or input"
             otherwise = "name the layer: `NAME: linear(10)`"
-            span = spec.origin(*path, "op", "from")
+            span = spec.origin(*path, "op", "from", *([i] if isinstance(given, list) else []))
             problems.misspelt("0140", message, span, path, name, sorted(known), otherwise)
 
 

@@ -24,6 +24,7 @@ from lpc.compiler.frontend.zoo import ZOO
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
 from lpc.specs.model import Spec, Tensor
 from lpc.specs.signatures import ZOO as ZOO_SIGNATURES
+from lpc.specs.source import Span
 from lpc.specs.term import Term
 
 
@@ -92,12 +93,12 @@ def _library(spec: Spec, allow: Sequence[str]) -> BuiltNetwork:
     for argument in spec.network.args:
         if argument not in known:
             help = did_you_mean(argument, known)
-            raise _problem(spec, "0206", f"`{name}` has no argument `{argument}`", "args", help=help)
+            raise _misnamed(spec, "0206", f"`{name}` has no argument `{argument}`", "args", argument, help=help)
     arguments = signature.bind(Term(name, (), dict(spec.network.args)))
     module = _make(spec, "args", ZOO[name].make, arguments)
     inputs = _inputs(spec, ZOO[name].inputs(arguments))
     if len(inputs) != 1:
-        raise _problem(spec, "0203", f"`{name}` has one input, found {len(inputs)}", "inputs")
+        raise _misnamed(spec, "0203", f"`{name}` has one input, found {len(inputs)}", "inputs")
     return BuiltNetwork(module, inputs, spec.network.output, native=False)
 
 
@@ -126,10 +127,10 @@ def _make(spec: Spec, key: str, make: Callable[..., nn.Module], arguments: Mappi
 def _inputs(spec: Spec, default: Mapping[str, Tensor]) -> dict[str, Tensor]:
     given = dict(spec.network.inputs) or dict(default)
     if not given:
-        raise _problem(spec, "0203", "the network's inputs are not declared", "inputs")
+        raise _misnamed(spec, "0203", "the network's inputs are not declared", "inputs")
     for name, tensor in given.items():
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise _problem(spec, "0203", f"`{name}` cannot name an input: it is no plain word", "inputs", name)
+            raise _misnamed(spec, "0203", f"`{name}` cannot name an input: it is no plain word", "inputs", name)
         _check_shape(spec, name, tensor)
     float_type = spec.run.dtype
     return {
@@ -140,12 +141,14 @@ def _inputs(spec: Spec, default: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_shape(spec: Spec, name: str, tensor: Tensor) -> None:
     if not isinstance(getattr(torch, tensor.dtype, None), torch.dtype):
-        raise _problem(spec, "0203", f"input `{name}` has the unknown dtype `{tensor.dtype}`", "inputs", name)
-    for size in tensor.shape:
+        text = f"input `{name}` has the unknown dtype `{tensor.dtype}`"
+        raise _located("0203", text, spec.origin("network", "inputs", name, "dtype"), "inputs")
+    for axis, size in enumerate(tensor.shape):
         if size == BATCH or (isinstance(size, int) and size < 1):
             text = f"input `{name}` has the length `{size}`"
             help = "give the shape of one sample, without the batch; lengths are 1 or more, or names"
-            raise _problem(spec, "0203", text, "inputs", name, help=help)
+            span = spec.origin("network", "inputs", name, "shape", axis)
+            raise _located("0203", text, span, "inputs", help=help)
 
 
 def _in_forward_order(spec: Spec, module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,14 +157,14 @@ def _in_forward_order(spec: Spec, module: nn.Module, inputs: Mapping[str, Tensor
     for name in inputs:
         if name not in parameters and not takes_any:
             text = f"`{type(module).__name__}.forward` takes no `{name}`; it takes {', '.join(parameters)}"
-            raise _problem(spec, "0203", text, "inputs", name, help=did_you_mean(name, parameters))
+            raise _misnamed(spec, "0203", text, "inputs", name, help=did_you_mean(name, parameters))
     required = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     missing = [
         n for n, p in parameters.items() if p.default is Parameter.empty and p.kind in required and n not in inputs
     ]
     if missing:
         text = f"`{type(module).__name__}.forward` also needs {', '.join(missing)}"
-        raise _problem(spec, "0203", text, "inputs", help=f"add `{missing[0]}` with its shape to `inputs`")
+        raise _misnamed(spec, "0203", text, "inputs", help=f"add `{missing[0]}` with its shape to `inputs`")
     order = [name for name in parameters if name in inputs]
     return {name: inputs[name] for name in [*order, *(n for n in inputs if n not in order)]}
 
@@ -171,8 +174,17 @@ def _dtype(spec: Spec) -> torch.dtype:
     return dtype
 
 
-def _problem(spec: Spec, code: str, text: str, key: str, *more: str, help: str | None = None) -> LpcError:
-    """A diagnostic at `network.key`; for inputs `more` begins with the input's name, else it holds notes."""
-    path, notes = (more[:1], more[1:]) if key == "inputs" else ((), more)
-    span = spec.origin("network", key, *path)
+def _problem(spec: Spec, code: str, text: str, key: str, *notes: str, help: str | None = None) -> LpcError:
+    """A diagnostic at the value of `network.key`."""
+    return _located(code, text, spec.origin("network", key), key, *notes, help=help)
+
+
+def _misnamed(spec: Spec, code: str, text: str, key: str, *name: str, help: str | None = None) -> LpcError:
+    """A diagnostic at the key `network.key`, or at a name in that section."""
+    return _located(code, text, spec.key_origin("network", key, *name), key, help=help)
+
+
+def _located(
+    code: str, text: str, span: Span | None, key: str, *notes: str, help: str | None = None
+) -> LpcError:
     return LpcError(Diagnostic(code, text, span, None if span else f"spec: network.{key}", notes, help))

@@ -122,14 +122,16 @@ class StackBuilder:
         wanted = op.kwargs.get("from")
         if wanted is None:
             return [value]
+        at: Path = (*site.spec, "op", "from")
         names = [str(name) for name in (wanted if isinstance(wanted, list) else [wanted])]
         found = [site.scope.find(name) for name in names]
-        for name, one in zip(names, found, strict=True):
+        for index, (name, one) in enumerate(zip(names, found, strict=True)):
             if one is None:
-                self.fail("0202", f"`from` names no layer before this one: `{name}`", site.spec, name, site.scope)
+                place = (*at, index) if isinstance(wanted, list) else at
+                self.fail("0202", f"`from` names no layer before this one: `{name}`", place, name, site.scope)
         if len(names) != 1 and op.name not in MERGES:
             text = f"`{op.name}` reads one layer, `from` names {len(names)}"
-            self.fail("0202", text, site.spec, help=f"join them first, with {one_of(MERGES)}")
+            self.fail("0202", text, at, help=f"join them first, with {one_of(MERGES)}")
         return [one for one in found if one is not None]
 
     def operator(self, op: Term, inputs: Sequence[Value], site: Site) -> Value:

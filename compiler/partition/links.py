@@ -50,7 +50,7 @@ def _unmatched(key: str, edges: list[Boundary], spec: Spec) -> Diagnostic:
     return Diagnostic(
         "0309",
         f"the link `{key}` names no boundary",
-        span=spec.origin("decompose", "links", key),
+        span=spec.key_origin("decompose", "links", key),
         notes=(
             f"the boundaries are {listing(known)}" if known else "the network has one block and no boundary",
         ),
