@@ -12,11 +12,9 @@ import safetensors.torch
 import torch
 
 from lpc.compiler.arithmetic import remembering
-from lpc.compiler.capture.held import held
 from lpc.compiler.capture.joint import CaptureTarget
 from lpc.compiler.capture.stage import Captured, kernels_of
 from lpc.compiler.capture.stage import capture as capture_blocks
-from lpc.compiler.capture.tracing import HeldLengthError
 from lpc.compiler.capture.types import tensor_type
 from lpc.compiler.correction import Corrections, corrections
 from lpc.compiler.doubtful import left_out, single_views
@@ -124,27 +122,25 @@ def localize(build: Build) -> Build:
 
 def rehearse(build: Build) -> Build:
     """Run every block that estimates its gradient once, and prove its tangents."""
-    return replace(build, rehearsed=rehearse_blocks(_given(build.traced), _given(build.graph), build.problems))
+    rehearsed = rehearse_blocks(build.spec, _given(build.traced), _given(build.graph), build.problems)
+    return replace(build, rehearsed=rehearsed)
 
 
 def capture(build: Build) -> Build:
     """Capture every local step as kernels."""
     targets = capture_targets(build.spec)
-    try:
-        captured = capture_blocks(
-            build.spec,
-            _given(build.traced),
-            _given(build.graph),
-            build.problems,
-            build.fields,
-            targets,
-            build.corrected,
-            build.probes,
-            build.hard,
-            build.variables,
-        )
-    except HeldLengthError as error:
-        raise held(build.spec, error) from error
+    captured = capture_blocks(
+        build.spec,
+        _given(build.traced),
+        _given(build.graph),
+        build.problems,
+        build.fields,
+        targets,
+        build.corrected,
+        build.probes,
+        build.hard,
+        build.variables,
+    )
     return replace(build, captured=captured)
 
 

@@ -274,7 +274,8 @@ class _Localizer:
         leaving = outside_readers(network, nodes)
         floating = [n for n in leaving or nodes if _is_floating(network, n)]
         if not floating:
-            raise LpcError(Diagnostic("0401", f"block `{block}` computes no floating-point tensor", place=block))
+            message = f"block `{block}` computes no floating-point tensor"
+            raise LpcError(Diagnostic("0401", message, span=self.spec.key_origin("decompose", "blocks", block)))
         return str(floating[-1])
 
     def gradient_links(self, block: str) -> tuple[tuple[Arrival, ...], dict[str, Passage]]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import networkx as nx
 
 from lpc.compiler import lints
+from lpc.compiler.asking import asking
 from lpc.compiler.capture.proof import Known, Proof, prove
 from lpc.compiler.estimator import BACKPROP
 from lpc.compiler.frontend.trace import Traced
 from lpc.compiler.localize import LocalProblem
 from lpc.compiler.rehearsal import rehearsal, rehearsing
+from lpc.specs.model import Spec
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,16 @@ class Rehearsed:
     warnings: tuple[str, ...] = ()
 
 
-def rehearse(traced: Traced, graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]) -> Rehearsed:
+def rehearse(
+    spec: Spec, traced: Traced, graph: nx.DiGraph[str], problems: Mapping[str, LocalProblem]
+) -> Rehearsed:
     """Run all blocks that estimate. Raises LpcError (0421) for an operator without a derivative along a direction."""
     proofs: dict[str, Proof] = {}
     warnings: list[str] = []
     known: dict[Hashable, Known] = {}
     estimating = {b: p for b, p in problems.items() if p.estimator.name != BACKPROP and p.trainable}
     for block, problem in estimating.items():
-        with rehearsing():
+        with asking(spec, block), rehearsing():
             if problem.estimator.perturbs:
                 proofs[block] = prove(rehearsal(traced, graph, problem), known)
                 warnings += [f"block {block}: {remark}" for remark in proofs[block].remarks]

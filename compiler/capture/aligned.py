@@ -66,7 +66,7 @@ class AlignedStep(Step):
         if masked is not None:
             text = f"`{masked}` has a way back of its own, which `feedback_alignment` would replace"
             help = "take `linear`, or another estimator"
-            raise LpcError(Diagnostic("0420", text, place=self.problem.block, help=help))
+            raise LpcError(Diagnostic("0420", text, help=help))
 
     @property
     def kind(self) -> str:

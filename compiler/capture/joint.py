@@ -19,14 +19,7 @@ from lpc.compiler.blocks import BlockModule
 from lpc.compiler.capture.layout import lay_out
 from lpc.compiler.capture.randomness import Lifted, hides_its_mask, lift_randomness
 from lpc.compiler.capture.simplify import share_equal, simplify
-from lpc.compiler.capture.tracing import (
-    Argument,
-    HeldLengthError,
-    LabelledRun,
-    TracedFunction,
-    origin,
-    trace_function,
-)
+from lpc.compiler.capture.tracing import Argument, LabelledRun, TracedFunction, origin, trace_function
 from lpc.compiler.credit import crossed, furthest_only
 from lpc.compiler.feedback import project, projection
 from lpc.compiler.local_loss import Judged, judge
@@ -166,15 +159,12 @@ class Step:
     def trace_with(self, run: Callable[[dict[Slot, Tensor]], list[Tensor]], portable: bool) -> TracedFunction:
         self.results.clear()
         self.unreached.clear()
-        try:
-            return trace_function(
-                lambda *tensors: run(dict(zip(self.arguments.slots, tensors, strict=True))),
-                self.arguments.types,
-                device=self.target.device,
-                portable=portable,
-            )
-        except HeldLengthError as error:
-            raise HeldLengthError(error.length, self.problem.block) from error
+        return trace_function(
+            lambda *tensors: run(dict(zip(self.arguments.slots, tensors, strict=True))),
+            self.arguments.types,
+            device=self.target.device,
+            portable=portable,
+        )
 
     # What goes in
 

@@ -105,14 +105,8 @@ def _site_name(label: str, taken: dict[str, int]) -> str:
 def _lift(graph: fx.Graph, node: fx.Node, symbols: Mapping[str, str], site: str) -> Lifted:
     law = LAWS.get(node.target)
     if law is None:
-        raise LpcError(
-            Diagnostic(
-                "0410",
-                f"`{node.target}` in `{node.meta.get('origin', '')}` draws random numbers by a law that a plan"
-                " does not have",
-                place=str(node.meta.get("origin", "")),
-            )
-        )
+        message = f"`{node.target}` draws random numbers by a law that a plan does not have"
+        raise LpcError(Diagnostic("0410", message, place=str(node.meta.get("origin", ""))))
     name, arguments = law(node)
     first = next(iter(graph.nodes))
     with graph.inserting_before(first):

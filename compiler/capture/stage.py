@@ -9,6 +9,7 @@ import networkx as nx
 import torch
 from torch import Tensor, fx
 
+from lpc.compiler.asking import asking
 from lpc.compiler.blocks import BlockModule, extract, outside_readers
 from lpc.compiler.capture.cut import exact_forward_and_backward, forward_and_backward, slice_kernel
 from lpc.compiler.capture.design import UnlikeProductError
@@ -241,7 +242,8 @@ class _Capture:
                 self.take_over(translation)
             return {kind: translation.kernel(kernel) for kind, kernel in twin[1].items()}
         before = len(self.noise)
-        made = self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
+        with asking(self.spec, block):
+            made = self.training_kernels(block) if mode == "train" else self.inference_kernels(block)
         if form is not None and len(self.noise) == before and block not in self.unlike and form.covers(made.values()):
             self.known[mode].append((form, made))
         return made
@@ -307,7 +309,8 @@ class _Capture:
 
     def exact_kernels(self, block: str, ways: set[bool]) -> ExactKernels:
         """Return what backpropagation needs of a block: `ways` tell whether it recomputes, or keeps residuals."""
-        training = self.training(block)
+        with asking(self.spec, block):
+            training = self.training(block)
         if not any(slot.role in ("gradients", "cotangent") for slot in training.results):
             return ExactKernels()
         vjp = slice_kernel(training, "exact_vjp", (), ("gradients", "cotangent")) if True in ways else None
@@ -317,7 +320,8 @@ class _Capture:
     def probe(self, probe: Probe) -> ProbeKernels:
         """Return the kernels of a readout, or of prediction by label."""
         probing = Probing(self.graphs(), self.types, self.spec.run.metrics, self.target)
-        kernels, traced = probing.kernels(probe)
+        with asking(self.spec, probe.name):
+            kernels, traced = probing.kernels(probe)
         self.remember(*traced)
         for name, tensor in probe.problem.heads.state().items():
             self.state.setdefault(f"heads.{probe.name}.{name}", tensor)
@@ -326,7 +330,8 @@ class _Capture:
     def negatives(self, hard: Hard, predicting: ProbeKernels) -> NegativeKernels:
         """Return the kernels that make hard negatives of what a probe predicts."""
         probing = Probing(self.graphs(), self.types, self.spec.run.metrics, self.target)
-        kernels, traced = probing.negatives(hard, predicting)
+        with asking(self.spec, hard.predictor):
+            kernels, traced = probing.negatives(hard, predicting)
         self.remember(traced)
         return kernels
 

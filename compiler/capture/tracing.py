@@ -34,11 +34,11 @@ HINTS = (13, 17, 19, 23, 29, 31, 37, 41)
 
 
 class HeldLengthError(Exception):
-    """A step holds only for the length of that name that it was traced with; `block` is whose step it is."""
+    """A step holds only for the length of that name that it was traced with."""
 
-    def __init__(self, length: str, block: str = "") -> None:
+    def __init__(self, length: str) -> None:
         super().__init__(f"the length `{length}` is held fast")
-        self.length, self.block = length, block
+        self.length = length
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lpc.compiler.capture.held import held
+from lpc.compiler.asking import asking
 from lpc.compiler.capture.tracing import HeldLengthError
-from lpc.specs import load_spec
+from lpc.specs import LpcError, load_spec
 
 SPEC = """\
 network: {inputs: {image: [1, 8, 8]}, layers: [flatten, fc1: linear(16), relu, out: linear(10)]}
@@ -33,7 +33,9 @@ run: {epochs: 1}
 )
 def test_the_key_that_asks_for_the_step_is_shown(estimator: str, name: str, place: tuple[int, int]) -> None:
     spec = load_spec(SPEC.replace("ESTIMATOR", estimator))
-    [problem] = held(spec, HeldLengthError("B", name)).diagnostics
+    with pytest.raises(LpcError) as caught, asking(spec, name):
+        raise HeldLengthError("B")
+    [problem] = caught.value.diagnostics
     assert problem.code == "0412"
     assert f"`{name}` holds the length `B` fast" in problem.message
     assert problem.span is not None
