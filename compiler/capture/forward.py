@@ -30,6 +30,7 @@ from lpc.compiler.incidence import Incidence, incidence
 from lpc.compiler.localize import credit_of, tangent_of
 from lpc.compiler.state import run_with_state
 from lpc.compiler.units import Assignment, spread
+from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.plan.kernel import TensorType
 from lpc.specs.plan.plan import Noise
 
@@ -150,6 +151,7 @@ class ForwardStep(Step):
             first = (1,) if self.options["noise"] == "shared" else ()
             found = {site.name: self.types.values[site.end.name][1] for site in self.sites}
             self.shapes = {name: (*first, *shape[len(first) :]) for name, shape in found.items()}
+        self.ensure_rows()
         self.incidence = incidence(
             self.block,
             self.problem.feature["train"],
@@ -160,6 +162,20 @@ class ForwardStep(Step):
             self.options["credit"],
         )
         self.stamp = self.judgement()
+
+    def ensure_rows(self) -> None:
+        """Refuse (0420) to give credit for what has other rows than the losses: it is summed for each row."""
+        problem, types = self.problem, self.types.values
+        read = [problem.feature["train"]] if problem.losses else []
+        read += [arrival.value for arrival in problem.receives if arrival.consumer]
+        rows = {name: types[name][1][:1] for name in read} | {s.name: types[s.end.name][1][:1] for s in self.sites}
+        by_sample = bool(problem.credits) or problem.sends_credit
+        wanted = ("B",) if by_sample or not read else rows[read[0]]
+        odd = next((name for name, found in rows.items() if found != wanted), None)
+        if odd is not None:
+            message = f"`{odd}` has no row for each sample, by which block `{problem.block}` would be given its credit"
+            help = "give what computes it a block of its own, with `estimator: backprop` and a loss of its own"
+            raise LpcError(Diagnostic("0420", message, help=help))
 
     def judgement(self) -> str:
         """Say whether the estimate is unbiased, and how much its noise adds to the variance of a gradient.

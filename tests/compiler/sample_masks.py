@@ -88,3 +88,15 @@ class Hidden(Padded):
     def forward(self, x: Tensor, kept: Tensor) -> Tensor:
         h = self.b1(self.embed(x), ~kept[:, None, :])
         return self.out(self.b2(h, (kept | ~kept)[:, None, :]).mean(1))
+
+
+class Flat(Padded):
+    """Makes a row of each position in the first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b1 = nn.Linear(WIDTH, WIDTH)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        h = self.b1(self.embed(x).reshape(-1, WIDTH))
+        return self.out(self.b2(h.reshape(x.shape[0], POSITIONS, WIDTH), ~kept[:, None, :]).mean(1))

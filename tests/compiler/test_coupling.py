@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ ORIGINAL = {"r": "table", "b0": "embed", "b1": "b1", "b2": "b2", "out": "out"}
 BLOCKS = {name: path for name, path in ORIGINAL.items() if name != "r"}
 
 
-def estimators(name: str) -> dict[str, str]:
-    """What the build says of each block, where all of a network perturb but what makes masks."""
-    blocks = ORIGINAL if name == "Biased" else BLOCKS
+def built(name: str, blocks: Mapping[str, Any]) -> lpc.Plan:
+    """The plan of a network in which all perturb but what makes masks."""
+    links = {"*": "gradient", **({"r->*": "stop"} if "r" in blocks else {})}
     spec: dict[str, Any] = {
         "network": {
             "module": f"sample_masks:{name}",
@@ -28,11 +28,17 @@ def estimators(name: str) -> dict[str, str]:
         },
         "fields": {"label": {"shape": [], "dtype": "int64"}},
         "loss": "cross_entropy",
-        "decompose": {"blocks": blocks, "links": {"*": "gradient", **({"r->*": "stop"} if "r" in blocks else {})}},
+        "decompose": {"blocks": dict(blocks), "links": links},
         "learn": [{"blocks": "*", "estimator": "forward", "optimizer": "sgd(lr=0.1)"}],
     }
     spec["learn"] += [{"params": "table.*", "train": False}] if "r" in blocks else []
-    return dict(lpc.build(spec, allow=[str(NETWORKS)]).data.report["estimators"])
+    return lpc.build(spec, allow=[str(NETWORKS)])
+
+
+def estimators(name: str) -> dict[str, str]:
+    """What the build says of each block."""
+    plan = built(name, ORIGINAL if name == "Biased" else BLOCKS)
+    return dict(plan.data.report["estimators"])
 
 
 def moved(name: str) -> Iterator[bool]:
@@ -64,3 +70,14 @@ def test_what_cannot_be_told_is_not_called_coupled() -> None:
     told = estimators("Hidden")["b0"]
     assert "couples" not in told
     assert "lpc cannot tell whether `b2` keeps samples apart" in told
+
+
+@pytest.mark.parametrize(("name", "layer"), [("Biased", "table"), ("Flat", "b1")])
+def test_noise_on_what_has_no_row_for_each_sample_is_refused(name: str, layer: str) -> None:
+    """Its credit would be summed over rows that are none of it; it had ended in a traceback."""
+    first = ["embed", "table"] if name == "Biased" else ["embed"]
+    with pytest.raises(lpc.LpcError) as caught:
+        built(name, {**BLOCKS, "b0": first})
+    [problem] = caught.value.diagnostics
+    assert problem.code == "0420"
+    assert f"`{layer}` has no row for each sample" in problem.message
