@@ -1,4 +1,3 @@
-<<<<<<< Updated upstream
 """Which part of a spec asks for a step? Where problems are told that are met in taking it apart."""
 
 from __future__ import annotations
@@ -7,12 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-=======
-"""Which part of a spec asks for a step that holds only for the lengths it was traced with?"""
-
-from __future__ import annotations
-
->>>>>>> Stashed changes
 from lpc.compiler.capture.tracing import HeldLengthError
 from lpc.compiler.estimator import BACKPROP
 from lpc.compiler.rules import stated, stated_path
@@ -20,7 +13,6 @@ from lpc.specs.diagnostics import Diagnostic, LpcError
 from lpc.specs.model import Path, Spec
 
 
-<<<<<<< Updated upstream
 @contextmanager
 def asking(spec: Spec, name: str) -> Iterator[None]:
     """Tell problems at the key that asks for the step of a block or a readout, where they have no line of their own.
@@ -41,12 +33,6 @@ def _placed(spec: Spec, name: str, problem: Diagnostic) -> Diagnostic:
         return problem
     notes = (f"met in `{problem.place}`",) if problem.place and problem.place != name else ()
     return replace(problem, span=spec.key_origin(*_path(spec, name)), notes=(*notes, *problem.notes))
-=======
-def held(spec: Spec, error: HeldLengthError) -> LpcError:
-    """Return what is told of a length that a step holds fast, at the key that asks for the step (0412)."""
-    message = f"the step of `{error.block}` holds the length `{error.length}` fast, which must stay free"
-    return LpcError(Diagnostic("0412", message, span=spec.key_origin(*_path(spec, error.block))))
->>>>>>> Stashed changes
 
 
 def _path(spec: Spec, name: str) -> Path:
