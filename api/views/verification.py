@@ -46,7 +46,8 @@ def alignments(found: Mapping[str, Alignment]) -> Table:
 def verdict(report: Report) -> str:
     """Return what the report comes to, in a line; more for leaks, for what is wrong, and for blocks that estimate."""
     leaks = [f"leak: {name} is reached by {_names(losses)}" for name, losses in report.leaks.items()]
-    leaks += [f"unreached: no loss reaches {name}" for name in report.unreached]
+    untold = "it is not trained, and no entry of `learn` says so by `train: false`"
+    leaks += [f"unreached: no loss reaches {name}; {untold}" for name in report.unreached]
     leaks += list(_wrong(report))
     estimators = [f"estimator of {block}: {stamp}" for block, stamp in report.estimators.items()]
     head = "verified" if report.ok else "not verified"

@@ -47,12 +47,13 @@ def _refusal(
 ) -> Diagnostic:
     feature = problem.feature["train"]
     read = f"its losses read `{feature}` alone" if problem.losses else "no gradient comes back for that"
+    order = "; a block's head reads the last" if problem.losses else ""
     owners = list(dict.fromkeys(name.rpartition(".")[0] or name for name in missed))
     return Diagnostic(
         "0439",
         f"no loss reaches {listing(missed, 3)} of block `{problem.block}`: what they compute leaves it as"
         f" {listing(beside, 3)}, and {read}",
         span=spec.key_origin("decompose", "blocks", problem.block),
-        notes=(f"block `{problem.block}` hands on {listing(block.outputs, 5)}; a block's head reads the last",),
+        notes=(f"block `{problem.block}` hands on {listing(block.outputs, 5)}{order}",),
         help=f"give {one_of(owners[:3])} a block with a loss of its own, or link the blocks by `gradient`",
     )

@@ -425,7 +425,8 @@ class _Capture:
             if local.unreached or local.kept or local.stamp:
                 self.unlike.add(local.block)
             for name in local.unreached:
-                text = f"block {local.block}: no loss reaches `{name}`; it is not trained"
+                remedy = f'say so by `{{params: "{name}", train: false}}`'
+                text = f"block {local.block}: no loss reaches `{name}`; it is not trained: {remedy}"
                 if text not in self.warnings:
                     self.warnings.append(text)
         for mode in self.modules.values():

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import lpc
+from lpc.views.verification import verdict
 
 PARALLEL = ["stem: linear(6)", "left: linear(5)", "l: relu", "right: linear(7, from=stem)", "r: relu",
             "both: concat(from=[l, r])", "out: linear(4)"]  # fmt: skip
@@ -60,3 +63,38 @@ def test_what_may_be_written_instead_is_verified(text: str) -> None:
     report = lpc.verify(lpc.build(text))
     assert report.ok
     assert all(report.influence.values())
+
+
+def test_what_no_gradient_comes_back_for_is_refused() -> None:
+    """Of the links of a block without a loss of its own one stops."""
+    layers = ["stem: linear(6)", "left: linear(5)", "right: linear(7, from=stem)", "m: linear(3)"]
+    layers += ["both: concat(from=[left, m])", "out: linear(4)"]
+    blocks = {"b1": ["stem", "left", "right"], "b2": ["m"], "head": ["both", "out"]}
+    text = spec(layers, [8], blocks, '{"b1->b2": gradient, "*": stop}')
+    text = text.replace("learn: [", 'learn: [{blocks: "*", optimizer: sgd(lr=0.1)}, ').replace('"*", head', "b2, head")
+    with pytest.raises(lpc.LpcError, match="as `left`, and no gradient comes back for that") as caught:
+        lpc.build(text)
+    assert caught.value.diagnostics[0].notes == ("block `b1` hands on `left`, `right`",)
+
+
+class Detached(nn.Module):
+    """Keeps gradients from a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x) + self.gate(x).detach())  # type: ignore[no-any-return]
+
+
+def test_what_the_network_itself_keeps_from_learning_is_told_with_its_remedy() -> None:
+    text = spec([], [8], {"b1": ["a", "gate"], "head": ["b"]})
+    text = text.replace("network:\n", "network:\n  module: test_missed:Detached\n").replace("  layers:\n\n", "")
+    plan = lpc.build(text, allow=[__file__])
+    remedy = '{params: "gate.weight", train: false}'
+    told = f"block b1: no loss reaches `gate.weight`; it is not trained: say so by `{remedy}`"
+    assert told in plan.data.report["warnings"]
+    assert "no entry of `learn` says so by `train: false`" in verdict(lpc.verify(plan, allow=[__file__]))
+    frozen = text.replace("learn: [", 'learn: [{params: "gate.*", train: false}, ')
+    assert lpc.verify(lpc.build(frozen, allow=[__file__]), allow=[__file__]).ok
