@@ -54,27 +54,41 @@ def _is_as_known(attributes: dict[str, Any]) -> bool:
 def _remembered(name: str, operator: Operator) -> Operator:
     def remembered(one: SymNode, other: SymNode) -> SymNode:
         known = _known(one.shape_env)
-        alike = isinstance(other, SymNode) and other.shape_env is one.shape_env
-        if known is None or not alike or get_proxy_mode() is not None:
+        if known is None or getattr(other, "shape_env", None) is not one.shape_env or get_proxy_mode() is not None:
             return operator(one, other)
-        key = (name, *_value(one), *_value(other))
+        key = name, _code(one, known), _code(other, known)
         found = known.get(key)
         if found is None:
-            found = known[key] = operator(one, other)
+            found = known[key] = _told(operator(one, other), known)
         return _copy(found)
 
     remembered.remembers = True  # type: ignore[attr-defined]
     return remembered
 
 
-def _value(node: SymNode) -> tuple[object, ...]:
-    # Torch keeps sums in the order of their terms as long as it knows that they are sorted.
-    return node._expr, node._hint, node.pytype, node._optimized_summation
+def _code(node: Any, known: dict[object, Any]) -> int:
+    """Return the number of a node's value in its environment, which the node keeps: sympy compares slowly."""
+    code: int | None = node.__dict__.get("length_code")
+    if code is None:
+        # Torch keeps sums in the order of their terms as long as it knows that they are sorted.
+        value = node._expr, node._hint, node.pytype, node._optimized_summation
+        code = known.setdefault(value, len(known))
+        if node._hint is not None:  # which may be found later
+            node.length_code = code
+    return code
+
+
+def _told(node: SymNode, known: dict[object, Any]) -> SymNode:
+    """Have a node that is remembered keep what its copies will be asked for."""
+    _code(node, known)
+    if node.pytype is int:
+        node.maybe_as_int()
+    return node
 
 
 def _copy(node: SymNode) -> SymNode:
     made = object.__new__(SymNode)
-    made.__dict__.update(node.__dict__)
+    made.__dict__ = node.__dict__.copy()
     return made
 
 
@@ -85,7 +99,7 @@ def _wrapped(plain: Callable[[SymNode, int], SymNode]) -> Callable[[SymNode, int
             return plain(node, number)
         found = known.get(("int", number))
         if found is None:
-            found = known["int", number] = plain(node, number)
+            found = known["int", number] = _told(plain(node, number), known)
         return _copy(found)
 
     return wrapped
@@ -96,13 +110,13 @@ def _expression(plain: Any) -> Any:
 
 
 def _number(plain: Callable[[SymNode], int | None]) -> Callable[[SymNode], int | None]:
-    def number(node: SymNode) -> int | None:
-        known = _known(node.shape_env)
-        if known is None:
+    def number(node: Any) -> int | None:
+        if _known(node.shape_env) is None:
             return plain(node)
-        if node._expr not in known:
-            known[node._expr] = plain(node)
-        found: int | None = known[node._expr]
+        kept = node.__dict__
+        if "length_number" not in kept:
+            kept["length_number"] = plain(node)
+        found: int | None = kept["length_number"]
         return found
 
     return number
@@ -112,5 +126,8 @@ def _known(environment: ShapeEnv | None) -> dict[object, Any] | None:
     """Return what an environment remembers; None where an expression may stand for another by now."""
     if environment is None or environment.replacements or environment._translation_validation_enabled:
         return None
-    known: dict[object, Any] = environment.__dict__.setdefault("lengths_known", {})
+    try:
+        known: dict[object, Any] = environment.lengths_known  # type: ignore[attr-defined]
+    except AttributeError:
+        known = environment.lengths_known = {}  # type: ignore[attr-defined]
     return known

@@ -59,6 +59,21 @@ def test_numbers_stay_numbers() -> None:
             assert first.node.wrap_int(3).constant == 3
 
 
+def test_equal_values_have_one_number_that_copies_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = ShapeEnv()
+    first, second = symbol(environment, "B", 8), symbol(environment, "T", 5)
+    alike, other = (first * second + 1).node, (first * second + 2).node
+    with remembering():
+        for _ in range(2):
+            assert (first * second + 1 - first).node._expr == alike.sub(first.node)._expr
+            assert (first * second + 2 - first).node._expr == other.sub(first.node)._expr
+        assert (first * second + 1).node.length_code == alike.length_code != other.length_code
+        asked = (first * second + 1).node  # a copy: neither its value nor its number is worked out again
+        monkeypatch.setattr(type(asked._expr), "__hash__", None)
+        assert asked.sub(first.node)._hint == 33
+        assert asked.maybe_as_int() is None
+
+
 def test_nothing_is_remembered_of_lengths_that_are_held_fast() -> None:
     environment = ShapeEnv()
     first = symbol(environment, "B", 8)
