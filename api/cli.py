@@ -15,7 +15,7 @@ import typer
 import lpc
 from lpc import formatting, language
 from lpc.calibrating import calibrate
-from lpc.collecting import keeping_all
+from lpc.collecting import keeping_all, load
 from lpc.comparing import diff
 from lpc.inspecting import inspect, named_length
 from lpc.leaving import eject
@@ -155,6 +155,7 @@ def build(
     json: Annotated[bool, typer.Option("--json", help="with --estimate: as JSON")] = False,
 ) -> None:
     """Compile a spec to a plan. An earlier plan there is replaced only by a finished one."""
+    load("lpc.building")
     from lpc.views import building, partition, units
 
     if estimate:
@@ -214,6 +215,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a plan, or a spec that is built first."""
+    load("lpc.trainer" if is_plan(source) else "lpc.building")
     from lpc import parallel
     from lpc.locating import located
 

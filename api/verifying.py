@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import lpc
+from lpc.collecting import load
 from lpc.inspecting import PlanPath
 from lpc.output import say, show, tell
 
@@ -38,6 +39,7 @@ def verify(
             raise typer.BadParameter("a certificate is either written or checked", param_hint="--check")
         _check(plan, check)
         return
+    load("lpc.verification")
     from lpc.locating import located
     from lpc.views import verification
 
