@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 import lpc
 
+gc.disable()  # until all is imported, which makes no garbage
+
 settings.register_profile(
     "lpc",
     deadline=None,
@@ -56,9 +58,9 @@ def built() -> Callable[[Any], lpc.Plan]:
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what was imported: builds make it look there again and again."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
