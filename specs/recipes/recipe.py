@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NoReturn
 
 from lpc.specs.diagnostics import Diagnostic, LpcError, did_you_mean
@@ -97,8 +98,9 @@ class Recipe:
         return f"{self.name}({', '.join(parameter.name for parameter in self.parameters)})"
 
 
+@cache
 def shipped(name: str) -> Recipe:
-    """Return a recipe of the library."""
+    """Return a recipe of the library, read once."""
     text = shipped_text("lpc.specs.recipes", f"{name}.yaml")
     return read_recipe(Source(f"recipe {name}", text, f"this is in the recipe `{name}`"))
 

@@ -322,6 +322,16 @@ def test_shipped_recipes_explain_every_parameter(name: str) -> None:
     assert all(parameter.about and parameter.default is not None for parameter in recipe.parameters)
 
 
+def test_a_shipped_recipe_is_read_once() -> None:
+    """And no spec that is made of it changes it."""
+    recipe = shipped("greedy")
+    before = repr(recipe)
+    checked(SHORT + "recipe: greedy(optimizer=sgd(lr=0.1))\n")
+    checked(SHORT + "recipe: greedy\nlearn: [{blocks: head, head: identity}]\n")
+    assert shipped("greedy") is recipe
+    assert repr(recipe) == before
+
+
 def test_arguments_by_name_by_position_and_as_a_mapping() -> None:
     blocks = "{b1: [fc1, fc2], head: out}"
     by_name = checked(SHORT + f"recipe: greedy(blocks={blocks}, optimizer=sgd(lr=0.1))\n")
