@@ -24,6 +24,7 @@ import torch
 from growth import Growth
 
 import lpc
+from lpc.runtime.allocator import share_freed_memory
 
 MEBI = 2**20
 SPEC = """\
@@ -50,6 +51,7 @@ def work(path: Path, out: Path, resumed: Path | None) -> None:
     """Be one of the processes: begin, and write what it took."""
     parameter = torch.nn.Parameter(torch.zeros(4))
     torch.optim.SGD([parameter], fused=True).zero_grad()  # which imports what the first optimizer imports
+    share_freed_memory()  # as `join` does, before there is a second thread
     growth = Growth()
     worker = lpc.join(lpc.load(path))
     if resumed is not None:

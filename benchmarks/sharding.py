@@ -28,6 +28,7 @@ from growth import Growth
 from torch import Tensor
 
 import lpc
+from lpc.runtime.allocator import share_freed_memory
 from lpc.runtime.workers.worker import Worker
 from lpc.specs.simulation.engine import Network
 from lpc.specs.simulation.programs import Rates, estimated, simulated
@@ -93,6 +94,7 @@ def work(folder: Path) -> None:
     """Be one of the processes: train, and write what it took."""
     warm()
     plan = lpc.load(folder / "plan")
+    share_freed_memory()  # as `join` does, before there is a second thread
     growth = Growth()
     worker: Worker = lpc.join(plan)
     transport = Counting(worker.machine.transport)

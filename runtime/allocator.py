@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 
 import torch
 
 LARGEST = 2**25 - 2**13  # with malloc's own header just below 32 MiB, the most that glibc adapts to
+ARENAS = -8  # M_ARENA_MAX of mallopt(3)
 
 
 @cache
@@ -19,3 +21,15 @@ def keep_freed_memory() -> None:
     where another allocator is in use.
     """
     torch.empty(LARGEST, dtype=torch.uint8, device="cpu")  # freed at once
+
+
+@cache
+def share_freed_memory() -> None:
+    """Let threads take their memory from the heap of all, if none was started before.
+
+    glibc gives each thread a heap of its own, which keeps what it was once given: what one thread receives, and
+    another one frees, is then of no use to any other. Nothing happens where another allocator is in use.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(ARENAS, 1)

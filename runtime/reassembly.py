@@ -1,7 +1,7 @@
 """How do tensors of a checkpoint fit what a rank holds? Parts are put together, and cut anew where it holds others.
 
 A file of one rank's part of a block names the tensors that are parts, with their whole shapes. What a rank wants of
-them is cut out as each file is read, so that no more than that and one file is in memory.
+them are views of mapped files, which are read when they are used; only what several files hold is put together before.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def cut(tensors: Mapping[str, Tensor], state: State | None) -> dict[str, Tensor]
     """Return entries of whole blocks as a rank with this state holds them."""
     if state is None or not state.shards:
         return dict(tensors)
-    found = {name: (tensor, state.part(subject(name), tensor)) for name, tensor in tensors.items()}
-    return {name: whole if part is whole else part.clone() for name, (whole, part) in found.items()}
+    return {name: state.part(subject(name), tensor) for name, tensor in tensors.items()}
 
 
 @dataclass
@@ -65,7 +64,7 @@ class Reassembly:
             first = self.ends.get(name, 0)
             self.ends[name] = last = first + tensor.numel()
             low, high = (max(first, min(bound, last)) - first for bound in self.wanted(name))
-            self.pieces.setdefault(name, []).append(tensor[low:high].clone())
+            self.pieces.setdefault(name, []).append(tensor[low:high])
 
     def wanted(self, name: str) -> tuple[int, int]:
         """Return the first number that is wanted of an entry, and the one after the last."""
@@ -78,6 +77,8 @@ class Reassembly:
         for name, own in self.pieces.items():
             if self.ends[name] != prod(self.shapes[name]):
                 raise ValueError(f"a part of `{name}` is missing")
+            filled = [piece for piece in own if len(piece)]
+            joined = filled[0] if len(filled) == 1 else torch.cat(filled)
             whole = self.wanted(name) == (0, self.ends[name])
-            found[name] = torch.cat(own).reshape(self.shapes[name]) if whole else torch.cat(own)
+            found[name] = joined.reshape(self.shapes[name]) if whole else joined
         return found

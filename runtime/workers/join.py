@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from lpc.runtime.allocator import share_freed_memory
 from lpc.runtime.data import Splits
 from lpc.runtime.selection import choose_device
 from lpc.runtime.workers.gloo import Gloo
@@ -40,6 +41,7 @@ def join(
     """
     if not is_worker():
         raise LpcError(Diagnostic("0684", "no launcher has started this process as one of several", place="join"))
+    share_freed_memory()
     spec = load_spec(plan.spec)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plans = rank_plans(plan, spec, size)

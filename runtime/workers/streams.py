@@ -21,6 +21,7 @@ from lpc.runtime.workers.transport import GoneError, Message, told_of_time
 from lpc.runtime.workers.wire import LAST, Carrier, Parcel, Posted
 
 FREE = -1  # the checkpoint that is counted from before there is one
+AHEAD = 2**24  # bytes that wait on an edge, above which no more is read
 
 Found = Message | BaseException | None
 
@@ -210,13 +211,17 @@ class Outgoing(Stream):
 
 
 class Incoming(Stream):
-    """The end that receives. A thread reads `room` messages ahead; `broken` is told why it ends early."""
+    """The end that receives; `broken` is told why it ends early.
+
+    A thread reads up to `room` messages ahead of the next one, and none while AHEAD bytes or more wait here.
+    """
 
     def __init__(self, room: int, name: str, broken: Callable[[BaseException], None] = lambda error: None) -> None:
         super().__init__()
         self.name, self.broken = name, broken
         self.queue: queue.SimpleQueue[Found] = queue.SimpleQueue()
-        self.slots = threading.Semaphore(room + 1)
+        self.room, self.space = room, threading.Condition()
+        self.waiting, self.held = 0, 0  # messages that nobody has taken, and their bytes
         self.delivered = 0  # of the messages since the checkpoint
         self.ended = threading.Event()
 
@@ -237,7 +242,7 @@ class Incoming(Stream):
             self.queue.put(found)  # for whoever asks again
             raise GoneError(found or "it has left")
         self.delivered += 1
-        self.slots.release()
+        self._count(found, -1)
         return found
 
     def commit(self, base: int, keeps: bool) -> None:
@@ -266,7 +271,6 @@ class Incoming(Stream):
             while self._file(wire):
                 pass
         except RuntimeError as error:
-            self.slots.release()
             with self.turn:
                 if wire is not self.wire:
                     return
@@ -278,14 +282,21 @@ class Incoming(Stream):
 
     def _file(self, wire: Carrier) -> bool:
         """Read a message and count it; False where it was the last one, or came over a wire that has been left."""
-        self.slots.acquire()
+        with self.space:
+            self.space.wait_for(lambda: not self.waiting or (self.waiting <= self.room and self.held < AHEAD))
         found = wire.read()
         with self.turn:
             if wire is not self.wire:
-                self.slots.release()
                 return False
             self.count += 1
+            self._count(found, 1)
             self.queue.put(found)
         if found is None:
             self.ended.set()
         return found is not None
+
+    def _count(self, message: Message | None, sign: int) -> None:
+        with self.space:
+            self.waiting += sign
+            self.held += sign * sum(tensor.nbytes for tensor in (message.tensors if message else ()))
+            self.space.notify()

@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpc.runtime.workers.streams import ForgottenError, Incoming, Outgoing, StaleError, Stream
+from lpc.runtime.workers.streams import AHEAD, ForgottenError, Incoming, Outgoing, StaleError, Stream
 from lpc.runtime.workers.transport import Message
 from lpc.runtime.workers.wire import Parcel
 
@@ -254,3 +255,27 @@ def test_a_broken_wire_is_told_unless_somebody_may_come(keeps: bool) -> None:
         stream.send(message, 0.05)
     assert len(stream.log) == keeps
     assert isinstance(stream, Stream)
+
+
+class Endless(End):
+    """A wire that brings one message of some bytes after another; `brought` counts them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(Line(), 1)
+        self.size, self.brought = size, threading.Semaphore(0)
+
+    def read(self) -> Message:
+        self.brought.release()
+        return Message((0, 0, 0), 0, [torch.empty(self.size, dtype=torch.uint8)])
+
+
+@pytest.mark.parametrize(("size", "ahead"), [(0, 5), (AHEAD // 4, 4), (AHEAD // 4 + 1, 4), (AHEAD // 2, 2), (AHEAD, 1)])
+def test_large_messages_are_not_read_far_ahead(size: int, ahead: int) -> None:
+    """However large, one is; each that is taken makes room for the next."""
+    stream, wire = Incoming(4, "edge"), Endless(size)
+    stream.start(wire)
+    for _ in range(3):
+        assert all(wire.brought.acquire(timeout=SECONDS) for _ in range(ahead))
+        assert not wire.brought.acquire(timeout=0.05)
+        for _ in range(ahead):
+            assert stream.take(SECONDS) is not None
