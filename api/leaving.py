@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import lpc
+from lpc.collecting import load
 from lpc.inspecting import PlanPath
 from lpc.output import say
 
@@ -21,6 +22,7 @@ def eject(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
 ) -> None:
     """Write a plan as Python code to read and to change, which needs no lpc and trains to the same bits."""
+    load("lpc.ejection")
     folder = lpc.eject(lpc.load(plan), output or plan.with_name(f"{plan.stem}-code"), device=device)
     lines = sum(path.read_text(encoding="utf-8").count("\n") for path in folder.rglob("*.py"))
     say(f"wrote {folder}: {lines} lines of Python")

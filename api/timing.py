@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import lpc
+from lpc.collecting import load
 from lpc.inspecting import PlanPath
 from lpc.output import say, show
 
@@ -29,6 +30,7 @@ def profile(
     from lpc.specs.files import write_atomically
     from lpc.views import profile as view
 
+    load("lpc.profiling")
     found = lpc.profile(lpc.load(plan), steps, device, batch)
     if json:
         say(json_text.dumps(view.plain(found), indent=1))
