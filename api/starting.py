@@ -1,12 +1,18 @@
-"""With what does a new spec begin? The starter, or one that a recipe writes out."""
+"""With what does a new spec begin? The starter, or one that a recipe writes out, on a network and data that fit it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lpc.specs.problems import Problems
-from lpc.specs.recipes.recipe import SHIPPED, Parameter, Recipe, shipped
+from lpc.specs.recipes.recipe import SHIPPED, Recipe, shipped
+from lpc.specs.source import Source
 from lpc.specs.texts import shipped_text
+from lpc.specs.tree import Node
+from lpc.specs.yaml_text import read_yaml
+
+# What begins otherwise than the starter; the line `recipe` of each has the recipes that do, with their arguments.
+OTHERS = ("maps", "contrast", "views", "memory", "whole")
 
 
 def starter(recipe: str | None = None) -> str:
@@ -23,9 +29,11 @@ def starter(recipe: str | None = None) -> str:
         otherwise = f"the recipes are {', '.join(SHIPPED)}"
         problems.misspelt("0120", f"there is no recipe `{recipe}`", None, ("recipe",), recipe, SHIPPED, otherwise)
         problems.raise_any()
-    head, _, rest = text.partition("# The global objective")
-    run = rest[rest.index("run:") :]
-    return "".join([head.replace("name: starter", f"name: starter_{recipe}"), *_recipe(shipped(recipe)), run])
+    head, begin, rest = text.partition("# Per-sample shapes")
+    body, _, learning = (begin + rest).partition("# The global objective")
+    before, arguments, after = _other(recipe) or (body, {}, learning[learning.index("run:") :])
+    named = head.replace("name: starter", f"name: starter_{recipe}")
+    return "".join([named, before, *_recipe(shipped(recipe), arguments), after])
 
 
 def recipes() -> str:
@@ -34,18 +42,35 @@ def recipes() -> str:
     return "".join(f"  {name:{width}}  {shipped(name).about}\n" for name in SHIPPED)
 
 
-def _recipe(recipe: Recipe) -> Iterator[str]:
+def _other(recipe: str) -> tuple[str, Mapping[str, Node], str] | None:
+    """Return what stands before a recipe that begins otherwise, its arguments, and what stands after it."""
+    for name in OTHERS:
+        text = shipped_text("lpc", f"starters/{name}.yaml")
+        recipes = _mapping(_mapping(read_yaml(Source(name, text)))["recipe"])
+        if recipe in recipes:
+            before, _, rest = text.partition("recipe:")
+            return before, _mapping(recipes[recipe]), rest.partition("\n\n")[2]
+    return None
+
+
+def _mapping(node: Node) -> Mapping[str, Node]:
+    assert isinstance(node.value, Mapping)
+    return node.value
+
+
+def _recipe(recipe: Recipe, arguments: Mapping[str, Node]) -> Iterator[str]:
     yield f"# {recipe.about[0].upper()}{recipe.about[1:]}.\n"
     yield "# `lpc expand` shows what this stands for; what the spec says itself wins over it.\n"
     yield f"recipe:\n  {recipe.name}:\n"
     for parameter in recipe.parameters:
-        yield f"    {parameter.name}: {_default(parameter)}  # {parameter.about}\n"
+        value = _written(arguments.get(parameter.name, parameter.default))
+        yield f"    {parameter.name}: {value}  # {parameter.about}\n"
     yield "\n"
 
 
-def _default(parameter: Parameter) -> str:
-    """Return a default as the recipe's file writes it."""
-    assert parameter.default is not None
-    span = parameter.default.span
+def _written(value: Node | None) -> str:
+    """Return a value as its file writes it. All parameters of the library's recipes have defaults."""
+    assert value is not None
+    span = value.span
     assert span is not None
     return span.source.line(span.line)[span.column - 1 : span.end_column - 1]

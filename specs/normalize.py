@@ -13,13 +13,21 @@ from dataclasses import replace
 
 from lpc.specs.layer_text import read_layers
 from lpc.specs.problems import Problems
-from lpc.specs.signatures import BLOCKS, LINKS
+from lpc.specs.signatures import BLOCKS, LINKS, VOCABULARIES
 from lpc.specs.term_text import read_scalar_term
 from lpc.specs.tree import Call, Node
 
 Form = Callable[[Node, Problems], Node]
 
 _CALL = re.compile(r"\s*[A-Za-z_][\w.]*\s*\(.*\)\s*", re.DOTALL)
+# The arguments that may be terms: in none of the vocabularies is any of them a text of another kind.
+_TERMS = frozenset(
+    parameter.name
+    for vocabulary in VOCABULARIES.values()
+    for signature in vocabulary.values()
+    for parameter in signature.parameters
+    if "term" in parameter.alternatives
+)
 
 
 def normalize(root: Node, problems: Problems) -> Node:
@@ -34,7 +42,8 @@ def term(node: Node, problems: Problems) -> Node:
     if isinstance(node.value, Mapping) and len(node.value) == 1:
         ((name, arguments),) = node.value.items()
         if isinstance(arguments.value, Mapping):
-            named = {key: argument(child, problems) for key, child in arguments.value.items()}
+            forms = ((key, _inner if key in _TERMS else argument) for key in arguments.value)
+            named = {key: form(arguments.value[key], problems) for key, form in forms}
             return replace(node, value=Call(name, (), named))
     return node
 
@@ -46,6 +55,12 @@ def argument(node: Node, problems: Problems) -> Node:
     if isinstance(node.value, Mapping):
         return replace(node, value={key: argument(child, problems) for key, child in node.value.items()})
     return term(node, problems) if _is_call(node) else optional(node, problems)
+
+
+def _inner(node: Node, problems: Problems) -> Node:
+    """Read an argument that may be a term as `term` does, also in quotes; a bare word stays one."""
+    nested = isinstance(node.value, Mapping) or (isinstance(node.value, str) and "(" in node.value)
+    return term(node, problems) if nested else argument(node, problems)
 
 
 def plain(node: Node, problems: Problems) -> Node:

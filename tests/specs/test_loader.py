@@ -111,6 +111,26 @@ def test_links_by_boundary() -> None:
     assert spec.decompose.links == {"a->b": Term("gradient"), "*": Term("stop")}
 
 
+@pytest.mark.parametrize("optimizer", ['"sgd(lr=0.1, momentum=0.9)"', "{sgd: {lr: 0.1, momentum: 0.9}}"])
+def test_terms_inside_of_terms(optimizer: str) -> None:
+    """In a mapping they are written as anywhere else: with quotes, where there is a comma, or as mappings."""
+    scaled = "{squared: {weight: {grow: {start: 0.5}}}}"
+    link = f"per_layer, links: {{variable: {{optimizer: {optimizer}, penalty: {scaled}, steps: 2}}}}"
+    (found,) = load_spec(SMALL.replace("per_layer", link)).decompose.links.values()
+    inner = Term("sgd", (), {"lr": 0.1, "momentum": 0.9})
+    penalty = Term("squared", (), {"weight": Term("grow", (), {"start": 0.5})})
+    assert found == Term("variable", (), {"optimizer": inner, "penalty": penalty, "steps": 2})
+
+
+def test_a_word_in_quotes_is_a_word_and_a_broken_term_is_told_where_it_breaks() -> None:
+    link = 'per_layer, links: {variable: {optimizer: "OPTIMIZER"}}'
+    spec = load_spec(SMALL.replace("per_layer", link.replace("OPTIMIZER", "sgd")))
+    assert spec.decompose.links["*"].kwargs == {"optimizer": "sgd"}
+    with pytest.raises(LpcError, match=r"LPC0104[^|]*:2:72") as caught:
+        load_spec(SMALL.replace("per_layer", link.replace("OPTIMIZER", "sgd(lr=0.1")))
+    assert codes(caught) == ["0104"]
+
+
 def test_a_block_rule_as_mapping() -> None:
     spec = load_spec(SMALL.replace("per_layer", "{balanced: {count: 4, by: flops}}"))
     assert spec.decompose.blocks == Term("balanced", (), {"count": 4, "by": "flops"})
