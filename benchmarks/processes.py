@@ -1,6 +1,6 @@
 """What do two processes gain? The speed-up of a pipeline over that of two independent copies, beside torch's own 1F1B.
 
-    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 60] [--rounds 7]
+    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 60] [--rounds 25]
 
 The same processes take turns: the plan on all of them, an independent copy of the whole plan on each side by side, and
 one copy alone; of copies the slowest counts. What copies reach together is what the machine has to give; a
@@ -145,7 +145,7 @@ def measure(plan: Path, way: str, workers: int, options: list[str]) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"workers": 2, "width": 512, "batch": 256, "steps": 60, "rounds": 7}
+    defaults = {"workers": 2, "width": 512, "batch": 256, "steps": 60, "rounds": 25}
     for option, default in defaults.items():
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--way", choices=WAYS)
