@@ -1,6 +1,7 @@
 """What do two processes gain? The speed-up of a pipeline over that of two independent copies, beside torch's own 1F1B.
 
-    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 60] [--rounds 25]
+    OMP_NUM_THREADS=1 python benchmarks/processes.py [--workers 2] [--width 512] [--batch 256] [--steps 60]
+        [--rounds 25] [--way stop]
 
 The same processes take turns: the plan on all of them, an independent copy of the whole plan on each side by side, and
 one copy alone; of copies the slowest counts. What copies reach together is what the machine has to give; a

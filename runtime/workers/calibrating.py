@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 import torch
 
@@ -47,9 +48,7 @@ class Calibrator:
             self._trace(steps)
         meet(None)
         self.steps.append([self._beside(count, steps) for count in range(1, self.transport.size + 1)])
-        if first:
-            self.gaps.append([self._woken(gap) for gap in GAPS])
-        meet(None)
+        self.gaps.append([self._woken(gap) for gap in GAPS])
         if self.transport.size > 1:
             self.values.append([self._handed(size) for size in SIZES])
 
@@ -108,7 +107,17 @@ class Calibrator:
         return float(max(self.transport.exchange(own)))
 
     def _woken(self, gap: float) -> float:
-        """Return how much longer a step takes after a sleep than right after another step."""
+        """Return how much longer a step of the first rank takes after a sleep than right after another step.
+
+        The second rank computes all the time, as somebody does while a rank of a pipeline waits: where the whole
+        machine was idle, it wakes more slowly. Who has met the others comes from a sleep as well, and steps before.
+        """
+        self.transport.exchange(None)
+        if self.transport.rank == 1:
+            self._advance(ceil(gap / self.steps[-1][0]) + 5)
+        if self.transport.rank:
+            return 0.0
+        self._advance(1)
         time.sleep(gap)
         slow = self._advance(1)
         return slow - self._advance(1)

@@ -78,8 +78,8 @@ class Network:
     `handling`: seconds that a rank computes to give a value away, and again to take one, and those for each byte of it.
     `speeds`: how fast each rank computes while one rank does, while two do, and so on; cores that are all at work are
     often slower than one alone. More ranks than are listed share in turn what the last number gives them all together.
-    Without numbers each rank has a core of its own. `waking`: after so many seconds in which it did not compute, a rank
-    is slower at first, by so many seconds of work; between two gaps that are listed in proportion.
+    Without numbers each rank has a core of its own. `waking`: a rank is slower at first, by so many seconds of work,
+    after so many seconds in which it did not compute and a core was idle; between two gaps in proportion.
     """
 
     latency: float = 0.0
@@ -88,6 +88,12 @@ class Network:
     speeds: tuple[float, ...] = ()
     waking: tuple[tuple[float, float], ...] = ()
     handling: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def cores(self) -> float:
+        """How many ranks can compute and leave no core idle: as many as do most together."""
+        totals = {working: speed * working for working, speed in enumerate(self.speeds, 1)}
+        return max(totals, key=totals.__getitem__, default=float("inf"))
 
     @property
     def together(self) -> float:
@@ -102,7 +108,7 @@ class Network:
         return self.speeds[listed - 1] * listed / working
 
     def woken(self, gap: float) -> float:
-        """Return the seconds of work that a rank has more after so many seconds in which it did not compute."""
+        """Return the seconds of work that a rank has more after so many seconds of an idle core."""
         before, cost = 0.0, 0.0
         for upto, more in self.waking:
             if gap < upto:
@@ -213,6 +219,7 @@ class _Cores:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.now = self.clock = 0.0
+        self.unused = 0.0  # seconds in which a core was idle
         self.working: list[tuple[float, int, Busy]] = []  # by the clock at its end
         self.count = 0
 
@@ -221,6 +228,10 @@ class _Cores:
         if not self.working:
             return float("inf")
         return self.now + (self.working[0][0] - self.clock) / self.network.speed(len(self.working))
+
+    def idle(self, now: float) -> float:
+        """Return the seconds until now in which a core was idle."""
+        return self.unused + (now - self.now if len(self.working) < self.network.cores else 0.0)
 
     def start(self, work: Busy) -> None:
         self._pass(work.start)
@@ -238,6 +249,7 @@ class _Cores:
 
     def _pass(self, now: float) -> None:
         self.clock += (now - self.now) * self.network.speed(len(self.working)) if self.working else 0.0
+        self.unused = self.idle(now)
         self.now = now
 
 
@@ -249,7 +261,7 @@ class _World:
         self.ends: list[list[float]] = [[] for _ in programs]
         self.busy: list[Busy] = []
         self.cores = _Cores(network)
-        self.idle = [0.0 for _ in programs]  # since when each rank has not computed
+        self.idle = [0.0 for _ in programs]  # for how long a core had been idle when each rank last computed
         self.events: list[tuple[float, int, int]] = [(0.0, rank, rank) for rank in range(len(programs))]
         self.count = len(programs)
         self.awake = list(range(self.count))  # the number of the event that each rank waits for
@@ -264,7 +276,7 @@ class _World:
             else:
                 done = self.cores.finish()
                 self.busy.append(done)
-                self.idle[done.rank] = done.end
+                self.idle[done.rank] = self.cores.idle(done.end)
                 now, rank = done.end, done.rank
                 self.next[rank] = next(self.programs[rank], None)
             while self.advance(rank, now):
@@ -287,7 +299,7 @@ class _World:
             case Compute(seconds=seconds, block=block, ahead=ahead):
                 if seconds == 0:
                     return True
-                whole = seconds + self.network.woken(now - self.idle[rank])
+                whole = seconds + self.network.woken(self.cores.idle(now) - self.idle[rank])
                 self.cores.start(Busy(rank, len(self.ends[rank]) + ahead, block, now, now, whole))
                 return False
             case Give() as given:

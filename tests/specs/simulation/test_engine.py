@@ -85,6 +85,15 @@ def test_who_has_waited_is_slow_at_first() -> None:
     assert found.period == pytest.approx(2.0 + 1.25 + 4.0 + 1.25)  # and later three, as the first one does
 
 
+@pytest.mark.parametrize(("cores", "period"), [(2, 4.0), (3, 5.0)])
+def test_a_core_that_was_never_idle_is_not_slow(cores: int, period: float) -> None:
+    """Two ranks in turn beside one that computes all the time: on two cores whoever goes on has a busy one's."""
+    in_turn: list[list[Work]] = [[Compute(2.0), Give(1, 0), Take(1)], [Take(0), Compute(2.0), Give(0, 0)]]
+    speeds = tuple(min(1.0, cores / working) for working in (1, 2, 3))
+    found = run([*in_turn, [Compute(4.0)]], network=Network(waking=((2.0, 0.5),), speeds=speeds))
+    assert found.period == pytest.approx(period)
+
+
 def test_without_pieces_backpropagation_gains_nothing() -> None:
     assert run(one_f_one_b(4, 1, 1.0, 2.0)).period == pytest.approx(12.0)
 
