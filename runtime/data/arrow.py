@@ -105,5 +105,5 @@ def _nested(kind: Any) -> bool:
 def _scalar(kind: Any) -> Any:
     """Return the element type of lists of lists; `Array2D` and its like store such lists."""
     while _nested(kind):
-        kind = kind.value_type if hasattr(kind, "value_type") else kind.storage_type
+        kind = kind.storage_type if hasattr(kind, "storage_type") else kind.value_type
     return kind

@@ -133,6 +133,18 @@ def test_parquet_lists_are_vectors(tmp_path: Path) -> None:
     assert batch["y"].tolist() == [0.5, 1.5]
 
 
+def test_parquet_arrays_of_the_hub_have_their_shapes(tmp_path: Path) -> None:
+    """`Array3D` and its like are types of the library's own, which store lists of lists."""
+    datasets = pytest.importorskip("datasets")
+    images = torch.arange(24.0).reshape(2, 1, 3, 4)
+    features = datasets.Features({"image": datasets.Array3D((1, 3, 4), "float32")})
+    made = datasets.Dataset.from_dict({"image": images.tolist()}, features)
+    made.to_parquet(tmp_path / "train.parquet")
+    data = Data(source=Term("parquet"), root=str(tmp_path / "train.parquet"))
+    assert describe(data) == {"image": image(1, 3, 4)}
+    assert torch.equal(open_data(data, {"image": image(1, 3, 4)}, seed=0).train[[0, 1]]["image"], images)
+
+
 def test_imagefolder_labels_are_folder_names(tmp_path: Path, pixels: np.ndarray[Any, Any]) -> None:
     pytest.importorskip("datasets")
     for row, name in enumerate(("train/cat", "train/dog", "train/dog", "test/cat")):
