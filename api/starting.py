@@ -11,7 +11,7 @@ from lpc.specs.texts import shipped_text
 from lpc.specs.tree import Node
 from lpc.specs.yaml_text import read_yaml
 
-# What begins otherwise than the starter; the line `recipe` of each has the recipes that do, with their arguments.
+# What begins otherwise than the starter; the section `recipe` of each has the recipes that do, with their arguments.
 OTHERS = ("maps", "contrast", "views", "memory", "whole")
 
 
@@ -46,10 +46,10 @@ def _other(recipe: str) -> tuple[str, Mapping[str, Node], str] | None:
     """Return what stands before a recipe that begins otherwise, its arguments, and what stands after it."""
     for name in OTHERS:
         text = shipped_text("lpc", f"starters/{name}.yaml")
-        recipes = _mapping(_mapping(read_yaml(Source(name, text)))["recipe"])
-        if recipe in recipes:
+        begun = _mapping(_mapping(read_yaml(Source(name, text)))["recipe"])
+        if recipe in begun:
             before, _, rest = text.partition("recipe:")
-            return before, _mapping(recipes[recipe]), rest.partition("\n\n")[2]
+            return before, _mapping(begun[recipe]), rest.partition("\n\n")[2]
     return None
 
 

@@ -42,8 +42,8 @@ def term(node: Node, problems: Problems) -> Node:
     if isinstance(node.value, Mapping) and len(node.value) == 1:
         ((name, arguments),) = node.value.items()
         if isinstance(arguments.value, Mapping):
-            forms = ((key, _inner if key in _TERMS else argument) for key in arguments.value)
-            named = {key: form(arguments.value[key], problems) for key, form in forms}
+            forms = {key: _inner if key in _TERMS else argument for key in arguments.value}
+            named = {key: forms[key](child, problems) for key, child in arguments.value.items()}
             return replace(node, value=Call(name, (), named))
     return node
 

@@ -19,7 +19,6 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.fx import _symbolic_trace
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -78,7 +77,7 @@ def trace_function(
         fakes = [_fake(mode, a, hints, device, i) for i, a in enumerate(arguments)]
         symbols = _symbols(fakes, arguments)
         # The Python dispatcher keeps operators symbolic whose C++ kernels would hold a length fast, such as padding.
-        with mode, attention, enable_python_dispatcher(), _plain_recurrence(), unassuming(), unread(), _plain_modules():
+        with mode, attention, enable_python_dispatcher(), _plain_recurrence(), unassuming(), unread():
             graph_module = make_fx(_functional(function), tracing_mode="real")(*fakes)
         _check_lengths(mode, symbols)
     return TracedFunction(graph_module.graph, symbols)
@@ -94,19 +93,6 @@ def _plain_recurrence() -> Iterator[None]:
         yield
     finally:
         backends._set_mkldnn_enabled(before)
-
-
-@contextmanager
-def _plain_modules() -> Iterator[None]:
-    """Leave modules' methods as they are. `make_fx` would exchange two of them for others that do the same, and Python
-    then goes through every class of modules that is loaded, thousands with transformers, four times a trace."""
-    patcher: Any = _symbolic_trace._Patcher
-    before = patcher.patch_method
-    patcher.patch_method = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        patcher.patch_method = before
 
 
 @contextmanager

@@ -299,4 +299,4 @@ class Incoming(Stream):
         with self.space:
             self.waiting += sign
             self.held += sign * sum(tensor.nbytes for tensor in (message.tensors if message else ()))
-            self.space.notify()
+            self.space.notify_all()  # of two readers one may be of a wire that has been left

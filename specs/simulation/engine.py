@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 Edge = tuple[int, int]  # from rank, to rank
+NEARLY = 0.95  # of what cores do together: the rest is how much measured speeds differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +91,19 @@ class Network:
     handling: tuple[float, float] = (0.0, 0.0)
 
     @property
-    def cores(self) -> float:
-        """How many ranks can compute and leave no core idle: as many as do most together."""
-        totals = {working: speed * working for working, speed in enumerate(self.speeds, 1)}
-        return max(totals, key=totals.__getitem__, default=float("inf"))
-
-    @property
     def together(self) -> float:
         """Seconds of work that all cores do in one, at most."""
-        return max((speed * working for working, speed in enumerate(self.speeds, 1)), default=float("inf"))
+        return max(self._totals(), default=float("inf"))
+
+    @property
+    def cores(self) -> float:
+        """How many ranks compute where no core is idle: the fewest that do about as much as any number together."""
+        enough = NEARLY * self.together
+        return next((n for n, total in enumerate(self._totals(), 1) if total >= enough), float("inf"))
+
+    def _totals(self) -> list[float]:
+        """Return the seconds of work that one rank does in one second, two do together, and so on."""
+        return [speed * working for working, speed in enumerate(self.speeds, 1)]
 
     def speed(self, working: int) -> float:
         """Return the share of its full speed that each of so many computing ranks has."""
@@ -217,7 +222,7 @@ class _Cores:
     """What computes at present, all at one speed: it ends in the order of a clock that goes at that speed."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        self.network, self.size = network, network.cores
         self.now = self.clock = 0.0
         self.unused = 0.0  # seconds in which a core was idle
         self.working: list[tuple[float, int, Busy]] = []  # by the clock at its end
@@ -231,7 +236,7 @@ class _Cores:
 
     def idle(self, now: float) -> float:
         """Return the seconds until now in which a core was idle."""
-        return self.unused + (now - self.now if len(self.working) < self.network.cores else 0.0)
+        return self.unused + (now - self.now if len(self.working) < self.size else 0.0)
 
     def start(self, work: Busy) -> None:
         self._pass(work.start)

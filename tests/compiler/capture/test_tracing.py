@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from lpc.compiler.capture.tracing import HeldLengthError, length_hints, origin, site_name
 
@@ -23,21 +23,6 @@ def test_a_step_that_holds_a_length_fast_is_refused(tools: Any, name: str) -> No
     """Thirteen is the number that the batch is traced with."""
     with pytest.raises(HeldLengthError, match="`B`"):
         tools.trace(HELD[name], ("B", 6))
-
-
-def test_modules_are_left_as_they_are(tools: Any) -> None:
-    """Tracers of torch.fx exchange how modules are called, which costs time with each class that is loaded."""
-    seen: list[object] = []
-
-    def function(x: Tensor) -> Tensor:
-        seen.extend((nn.Module.__call__, nn.Module.__getattr__))
-        return x * 2
-
-    before = nn.Module.__call__, nn.Module.__getattr__
-    tools.trace(function, ("B", 6))
-    assert tuple(seen) == before
-    fx.Tracer().trace(function)
-    assert tuple(seen[2:]) != before  # outside, torch.fx is as it was
 
 
 @pytest.mark.parametrize("batch", [1, 2, 13, 40])

@@ -279,3 +279,31 @@ def test_large_messages_are_not_read_far_ahead(size: int, ahead: int) -> None:
         assert not wire.brought.acquire(timeout=0.05)
         for _ in range(ahead):
             assert stream.take(SECONDS) is not None
+
+
+class Left(Endless):
+    """An endless wire whose other end is gone once `gone` is set, and which greets an end that has sent nothing."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.gone = threading.Event()
+        self.line.greetings[0].append([3, 0])
+
+    def read(self) -> Message:
+        if self.gone.is_set():
+            raise RuntimeError("Connection closed by peer")
+        return super().read()
+
+
+def test_a_reader_of_a_wire_that_was_left_takes_no_other_ones_turn() -> None:
+    """Both wait for room, as one large message is there; when it is taken, the later wire is read."""
+    stream, old, new = Incoming(4, "edge"), Left(AHEAD), Left(AHEAD)
+    stream.commit(3, True)
+    stream.start(old)
+    with stream.space:
+        assert stream.space.wait_for(lambda: stream.waiting == 1, SECONDS)
+    old.gone.set()
+    stream.adopt(new, 1, SECONDS)
+    assert not new.brought.acquire(timeout=0.1)
+    assert stream.take(SECONDS) is not None
+    assert new.brought.acquire(timeout=SECONDS)
